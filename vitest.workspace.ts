@@ -1,23 +1,31 @@
+import { existsSync, readdirSync } from "node:fs"
+import { availableParallelism } from "node:os"
 import { defineConfig } from "vitest/config"
 
+// Workspace packages resolve to their sources, so tests need no build.
 const conditions = ["@coppice/source"]
 
-const project = (root: string) => ({
+const project = (root: string, name: string) => ({
   extends: true as const,
   root,
-  test: { name: root.slice(root.indexOf("/") + 1), include: ["test/**/*.test.ts"] }
+  test: { name, include: ["test/**/*.test.ts"] }
 })
+
+const members = ["packages", "examples"].flatMap((folder) =>
+  readdirSync(folder)
+    .filter((name) => existsSync(`${folder}/${name}/test`))
+    .map((name) => project(`${folder}/${name}`, name))
+)
 
 export default defineConfig({
   resolve: { conditions },
   ssr: { resolve: { conditions } },
   test: {
-    projects: [
-      project("packages/supervision"),
-      project("packages/postgres"),
-      project("packages/domain"),
-      project("packages/bench"),
-      project("examples/trails")
-    ]
+    // Tests that start servers and child processes wait as much as they compute, so even one core gets two workers.
+    maxWorkers: Math.max(2, availableParallelism()),
+    // A limit that only a hang reaches, also on a busy machine.
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    projects: [...members, project("scripts", "workspace")]
   }
 })
