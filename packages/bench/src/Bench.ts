@@ -1,0 +1,146 @@
+/**
+ * Measures a subject and its baselines side by side: in one process, in turns, over several rounds. The machine may be noisy or slow; a ratio
+ * between two contenders that shared its every minute is worth more than a number.
+ */
+import { Effect } from "effect"
+
+/** One implementation under measurement; `sample` sets it up, measures one round in the unit of its case, and takes it down again. */
+export interface Contender {
+  readonly name: string
+  readonly sample: Effect.Effect<number>
+}
+
+/** One line of a suite: what is measured, in which unit, and who is measured. */
+export interface Case {
+  readonly name: string
+  readonly unit: string
+  readonly higherIsBetter: boolean
+  /** What the subject's median is to reach, in the case's unit; `null` when nothing is promised. */
+  readonly target: number | null
+  readonly subject: Contender
+  readonly baselines: ReadonlyArray<Contender>
+  /** Takes each sample in a process of its own, as memory must be. Default: `false`. */
+  readonly isolated?: boolean
+}
+
+/** A named list of cases, `npm run bench -- <name>`. */
+export interface Suite {
+  readonly name: string
+  /** Samples taken of each contender. */
+  readonly rounds: number
+  readonly cases: ReadonlyArray<Case>
+}
+
+export interface Spread {
+  readonly min: number
+  readonly median: number
+  readonly max: number
+}
+
+export interface Measured {
+  readonly case: Case
+  readonly subject: Spread
+  readonly baselines: ReadonlyArray<readonly [name: string, spread: Spread]>
+}
+
+/** Takes the sample of one contender in a fresh process. */
+export type Isolate<E> = (entry: Case, contender: Contender) => Effect.Effect<number, E>
+
+/** Measures every case of a suite, one after the other. `onCase` hears of each before it starts. */
+export const run = <E>(
+  suite: Suite,
+  isolate: Isolate<E>,
+  onCase: (entry: Case) => Effect.Effect<void> = () => Effect.void
+): Effect.Effect<ReadonlyArray<Measured>, E> =>
+  Effect.forEach(suite.cases, (entry) => Effect.andThen(onCase(entry), measure(entry, suite.rounds, isolate)))
+
+/** Milliseconds that an effect takes. */
+export const elapsed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<number, E, R> =>
+  Effect.suspend(() => {
+    const begin = now()
+    return Effect.map(effect, () => now() - begin)
+  })
+
+/** Operations per second of an effect that does `count` of them. */
+export const perSecond = <A, E, R>(count: number, effect: Effect.Effect<A, E, R>): Effect.Effect<number, E, R> =>
+  Effect.map(elapsed(effect), (millis) => (count * 1000) / millis)
+
+/** Median of the microseconds between the laps that `effect` reports. */
+export const microsPerLap = <A, E, R>(
+  effect: (lap: () => void) => Effect.Effect<A, E, R>
+): Effect.Effect<number, E, R> =>
+  Effect.suspend(() => {
+    const laps: Array<number> = []
+    let last = now()
+    const lap = () => {
+      const at = now()
+      laps.push((at - last) * 1000)
+      last = at
+    }
+    return Effect.map(effect(lap), () => spread(laps).median)
+  })
+
+/** Bytes that each of `count` units holds once `build` is done and garbage is gone. Needs `--expose-gc`, and a process of its own. */
+export const bytesPerUnit = <A, E, R>(
+  memory: "heapUsed" | "rss",
+  count: number,
+  build: Effect.Effect<A, E, R>
+): Effect.Effect<number, E, R> =>
+  Effect.gen(function* () {
+    const before = yield* settledMemory
+    held.push(yield* build)
+    const after = yield* settledMemory
+    return (after[memory] - before[memory]) / count
+  })
+
+/** Minimum, median and maximum of at least one sample. */
+export const spread = (samples: ReadonlyArray<number>): Spread => {
+  const sorted = samples.toSorted((a, b) => a - b)
+  const at = (index: number) => sorted[index] ?? Number.NaN
+  const half = (sorted.length - 1) / 2
+  return { min: at(0), median: (at(Math.floor(half)) + at(Math.ceil(half))) / 2, max: at(sorted.length - 1) }
+}
+
+const warmUps = 2
+
+const measure = Effect.fnUntraced(function* <E>(entry: Case, rounds: number, isolate: Isolate<E>) {
+  const entrant = (contender: Contender) => ({ contender, samples: new Array<number>() })
+  const subject = entrant(entry.subject)
+  const baselines = entry.baselines.map(entrant)
+  // A fresh process is always cold, and its memory does not warm up.
+  for (let round = entry.isolated ? 0 : -warmUps; round < rounds; round++) {
+    for (const { contender, samples } of startingAt(round, [subject, ...baselines])) {
+      globalThis.gc?.()
+      const sample = yield* entry.isolated ? isolate(entry, contender) : contender.sample
+      if (round >= 0) samples.push(sample)
+    }
+  }
+  return {
+    case: entry,
+    subject: spread(subject.samples),
+    baselines: baselines.map(({ contender, samples }) => [contender.name, spread(samples)] as const)
+  } satisfies Measured
+})
+
+// Each round begins with another contender, so that none always runs in the wake of the same one.
+const startingAt = <A>(round: number, turns: ReadonlyArray<A>): ReadonlyArray<A> => {
+  const first = Math.max(round, 0) % turns.length
+  return [...turns.slice(first), ...turns.slice(0, first)]
+}
+
+// What was built for a memory sample: out of the collector's reach for as long as the process lives.
+const held: Array<unknown> = []
+
+const settledMemory = Effect.gen(function* () {
+  if (globalThis.gc === undefined)
+    return yield* Effect.die(new Error("memory is measured after a collection: run node with --expose-gc"))
+  // Fibers that were only just forked get to their idle place first; a second collection takes what finalizers let go.
+  for (let pass = 0; pass < 2; pass++) {
+    yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+    globalThis.gc()
+  }
+  return process.memoryUsage()
+})
+
+// A benchmark measures the machine, so it reads the machine's clock and not Effect's.
+const now = () => performance.now()
