@@ -1,0 +1,95 @@
+// Checks the wording of the compile errors that users of the library will meet.
+//
+// Files: packages/*/test/types/*.types.ts and examples/*/test/types/*.types.ts. They are compiled apart from the other
+// tests, with the same strict options (except for unused names), and never run. In them, a comment
+//
+//   // @expect-error-message: Service 'Cache' is not provided
+//   Supervisor.layer("App", { children: [web, cache] })
+//
+// says that the statement (or property, or argument) that begins on the next line does not compile, and that the
+// compiler's message contains that text. Several such comments above one another must each be met. White space counts as
+// one blank, and a message that spans lines is one text. Everything else in these files must compile, so they
+// hold the positive cases too.
+import "./require-node.mjs"
+import { readFileSync } from "node:fs"
+import { relative } from "node:path"
+import { filesBelow, lineFinder, parse, visit } from "./source.mjs"
+import { typeCheck, workspaceRoot } from "./tsc.mjs"
+
+/**
+ * @typedef {{ file: string, line: number, text: string, from: number, to: number }} Expectation `from` and `to` are the
+ * first and the last line on which the error may stand
+ */
+
+const marker = "@expect-error-message:"
+
+/**
+ * Compiles the files and returns what is wrong, one text per finding.
+ *
+ * @param {ReadonlyArray<string>} files absolute paths
+ * @returns {{ expected: number, problems: Array<string> }}
+ */
+export const checkTypeErrors = (files) => {
+  const expectations = files.flatMap((file) => expectationsOf(file, readFileSync(file, "utf8")))
+  /** @type {Set<Expectation>} */
+  const met = new Set()
+  const problems = expectations
+    .filter(({ text }) => text === "")
+    .map(({ file, line }) => `${place(file, line)} an expectation without a text: say what the message contains`)
+  for (const error of typeCheck(files)) {
+    const near = expectations.filter(
+      ({ file, from, to }) => file === error.file && from <= error.line && error.line <= to
+    )
+    const meeting = near.filter(({ text }) => squeeze(error.message).includes(text))
+    for (const expectation of meeting) met.add(expectation)
+    if (meeting.length === 0) {
+      problems.push(`${place(error.file, error.line)} unexpected ${error.code}: ${error.message}`)
+    }
+  }
+  for (const { file, line, text, ...expectation } of expectations.filter((one) => !met.has(one))) {
+    problems.push(`${place(file, line)} no error on line ${expectation.from} says: ${text}`)
+  }
+  return { expected: expectations.length, problems }
+}
+
+/**
+ * @param {string} file
+ * @param {string} text
+ * @returns {Array<Expectation>}
+ */
+const expectationsOf = (file, text) => {
+  const lines = text.split("\n")
+  const lineAt = lineFinder(text)
+  const { program, comments } = parse(file, text)
+  return comments
+    .filter(({ type, value }) => type === "Line" && value.trim().startsWith(marker))
+    .map(({ start, value }) => {
+      const line = lineAt(start)
+      let from = line + 1
+      while (/^\s*(\/\/|$)/.test(lines[from - 1] ?? "x")) from++
+      let to = from
+      visit(program, (node) => {
+        if (node.type !== "Program" && lineAt(node.start) === from) to = Math.max(to, lineAt(node.end))
+      })
+      return { file, line, text: squeeze(value.trim().slice(marker.length)), from, to }
+    })
+}
+
+/** @param {string} text */
+const squeeze = (text) => text.replace(/\s+/g, " ").trim()
+
+/**
+ * @param {string} file
+ * @param {number} line
+ */
+const place = (file, line) => (file === "" ? "tsc:" : `${relative(workspaceRoot, file)}:${line}`)
+
+if (import.meta.main) {
+  const files = ["packages", "examples"].flatMap((folder) =>
+    filesBelow(`${workspaceRoot}${folder}`, /\.types\.ts$/).filter((file) => /[\\/]test[\\/]types[\\/]/.test(file))
+  )
+  const { expected, problems } = checkTypeErrors(files)
+  for (const problem of problems) console.error(problem)
+  console.log(`${expected} expected compile errors in ${files.length} files, ${problems.length} problems`)
+  process.exitCode = problems.length > 0 ? 1 : 0
+}
