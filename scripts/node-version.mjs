@@ -1,4 +1,4 @@
-// Which Node runs the workspace: `engines` of package.json says it, this module reads and applies it.
+// Which Node runs the workspace: `engines` of package.json says it, this module reads it.
 // Written for Nodes far older than that, because those are the ones that must be able to read it.
 import { readFileSync } from "node:fs"
 
@@ -7,7 +7,11 @@ const { engines } = JSON.parse(readFileSync(new URL("../package.json", import.me
 /** The oldest Node that runs the workspace, as `"22.19"`. */
 export const minimumNode = engines.node.replace(/[^\d.]/g, "")
 
-/** Whether a version such as `"v20.20.2"` is older than the oldest Node that runs the workspace. */
+/**
+ * Whether a version such as `"v20.20.2"` is older than that.
+ *
+ * @param {string} version
+ */
 export const isTooOld = (version) => {
   const have = version.replace(/^v/, "").split(".").map(Number)
   const need = minimumNode.split(".").map(Number)
@@ -15,19 +19,4 @@ export const isTooOld = (version) => {
     if (have[i] !== need[i]) return have[i] < need[i]
   }
   return false
-}
-
-/** The one line that a person on an old Node reads. */
-export const tooOldMessage = (version) =>
-  "coppice: Node "
-  + minimumNode
-  + " or newer is needed and this is "
-  + version
-  + "; start it through an npm script (npm start, npm test, npm run check), which uses the Node pinned in node_modules."
-
-/** Prints the line and ends the process when it runs on a Node that is too old. */
-export const requireNode = () => {
-  if (!isTooOld(process.version)) return
-  console.error(tooOldMessage(process.version))
-  process.exit(1)
 }
