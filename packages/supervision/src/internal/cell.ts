@@ -1,0 +1,143 @@
+/**
+ * A child's cell: which of its instances, if any, callers reach now. It outlives every instance, so whoever holds a
+ * handle to the child holds the cell.
+ */
+import { Cause, type Context, Effect, Exit, Fiber } from "effect"
+import { ChildUnavailable } from "../Child.ts"
+
+/** One life of a child, as its callers see it. */
+export interface Instance {
+  readonly incarnation: number
+  /** What its layer provides. */
+  readonly services: ReadonlyMap<string, unknown>
+  /** Why nothing may reach it any more. */
+  gone: ChildUnavailable | undefined
+  /** Told once, when the instance is gone. */
+  readonly watchers: Set<(reason: ChildUnavailable) => void>
+}
+
+export const makeInstance = (incarnation: number, context: Context.Context<never>): Instance => ({
+  incarnation,
+  services: context.mapUnsafe,
+  gone: undefined,
+  watchers: new Set()
+})
+
+/** Ends every call that is still running on the instance. */
+export const endInstance = (instance: Instance, reason: ChildUnavailable): void => {
+  if (instance.gone !== undefined) return
+  instance.gone = reason
+  const watchers = Array.from(instance.watchers)
+  instance.watchers.clear()
+  for (const watcher of watchers) watcher(reason)
+}
+
+export class Cell {
+  readonly path: string
+  readonly whileDown: "wait" | "fail"
+  /** How long an interrupted call may take to end before its caller is released without it. */
+  patienceMillis: number
+  current: Instance | undefined
+  /** The last instance there was: what can be asked of a child without an effect is asked of it. */
+  latest: Instance | undefined
+  closed: ChildUnavailable | undefined
+  private readonly waiters = new Set<(exit: Exit.Exit<Instance>) => void>()
+
+  constructor(path: string, whileDown: "wait" | "fail", patienceMillis: number) {
+    this.path = path
+    this.whileDown = whileDown
+    this.patienceMillis = patienceMillis
+  }
+
+  up(instance: Instance): void {
+    this.current = instance
+    this.latest = instance
+    this.closed = undefined
+    this.wake(Exit.succeed(instance))
+  }
+
+  down(): void {
+    this.current = undefined
+  }
+
+  /** The child will not come back, at least not by itself: nobody may wait for it. */
+  close(reason: ChildUnavailable): void {
+    this.current = undefined
+    this.closed = reason
+    this.wake(Exit.die(reason))
+  }
+
+  /** The running instance: waited for while the child restarts, a defect when there is none to wait for. */
+  readonly instance: Effect.Effect<Instance> = Effect.suspend(() => {
+    if (this.current !== undefined) return Effect.succeed(this.current)
+    if (this.closed !== undefined) return Effect.die(this.closed)
+    if (this.whileDown === "fail") {
+      return Effect.die(new ChildUnavailable({ path: this.path, reason: "restarting", cause: Cause.empty }))
+    }
+    return Effect.callback<Instance>((resume) => {
+      this.waiters.add(resume)
+      return Effect.sync(() => {
+        this.waiters.delete(resume)
+      })
+    })
+  })
+
+  private wake(exit: Exit.Exit<Instance>): void {
+    const waiters = Array.from(this.waiters)
+    this.waiters.clear()
+    for (const resume of waiters) resume(exit)
+  }
+}
+
+/**
+ * Runs a call on an instance, and ends it with a defect when the instance is gone before it.
+ *
+ * The call has a fiber of its own, so that it can be left without leaving the caller; a call that never suspends costs
+ * little more than running it.
+ */
+export const callOn = <A, E, R>(
+  cell: Cell,
+  instance: Instance,
+  context: Context.Context<R>,
+  call: Effect.Effect<A, E, R>,
+  onEnd: () => void
+): Effect.Effect<A, E> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.suspend(() => {
+      const fiber = Effect.runForkWith(context)(restore(call), { uninterruptible: true })
+      const finished = fiber.pollUnsafe()
+      if (finished !== undefined) {
+        onEnd()
+        return finished
+      }
+      fiber.addObserver(onEnd)
+      return restore(await_(cell, instance, fiber))
+    })
+  )
+
+const await_ = <A, E>(cell: Cell, instance: Instance, fiber: Fiber.Fiber<A, E>): Effect.Effect<A, E> =>
+  Effect.callback<A, E>((resume) => {
+    let left: ChildUnavailable | undefined
+    let patience: Fiber.Fiber<void> | undefined
+    const leave = (reason: ChildUnavailable): void => {
+      left = reason
+      fiber.interruptUnsafe()
+      if (fiber.pollUnsafe() !== undefined || cell.patienceMillis === Infinity) return
+      patience = Effect.runForkWith(fiber.context)(
+        Effect.sync(() => resume(Effect.die(reason))).pipe(Effect.delay(cell.patienceMillis))
+      )
+    }
+    fiber.addObserver((exit) => {
+      instance.watchers.delete(leave)
+      patience?.interruptUnsafe()
+      resume(
+        left !== undefined && Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? Effect.die(left) : exit
+      )
+    })
+    if (instance.gone !== undefined) leave(instance.gone)
+    else if (fiber.pollUnsafe() === undefined) instance.watchers.add(leave)
+    return Effect.suspend(() => {
+      instance.watchers.delete(leave)
+      return Fiber.interrupt(fiber)
+    })
+  })

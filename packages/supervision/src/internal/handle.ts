@@ -1,0 +1,269 @@
+/**
+ * Stable handles: what a supervisor provides for a child's service.
+ *
+ * A handle looks like the service and reaches the child's running instance at the time of each call. It is made of late
+ * bound members: an effect, a stream or a method of the handle finds its counterpart on the instance when it is run.
+ * Anything else (data, getters, methods that answer without an effect) is read from the latest instance.
+ */
+import { Cause, Context, Effect, Effectable, Exit, type Fiber, Stream } from "effect"
+import { ChildUnavailable } from "../Child.ts"
+import { callOn, type Cell, type Instance } from "./cell.ts"
+
+/** The instance that an enclosing call of the same child has reached, for as long as that call runs. */
+interface Pin {
+  readonly cell: Cell
+  readonly instance: Instance
+  readonly outer: Pin | undefined
+  active: boolean
+}
+
+const Pins = Context.Reference<Pin | undefined>("@coppice/supervision/Pins", { defaultValue: () => undefined })
+
+/** A service with this member ends its own calls when its instance dies, and needs no guard around them. */
+export const Unguarded: unique symbol = Symbol.for("@coppice/supervision/Unguarded")
+
+/** Finds a value on an instance: the service, or a member of it. */
+type Find = (instance: Instance) => unknown
+
+const handles = new WeakMap<object, { readonly cell: Cell; readonly key: string }>()
+
+/** The cell behind a handle; none for a service that no supervisor provides. */
+export const cellOf = (service: object): { readonly cell: Cell; readonly key: string } | undefined =>
+  handles.get(service)
+
+/** A handle for the service `key` of the child behind `cell`. A service that is a primitive value stays that value. */
+export const make = (cell: Cell, key: string, service: unknown): unknown => {
+  const find: Find = (instance) => instance.services.get(key)
+  const handle =
+    isObject(service) && !Effect.isEffect(service) && !Stream.isStream(service)
+      ? lateObject(cell, find, service)
+      : late(cell, find, service)
+  if (isObject(handle)) handles.set(handle, { cell, key })
+  return handle
+}
+
+const isObject = (value: unknown): value is object =>
+  (typeof value === "object" && value !== null) || typeof value === "function"
+
+/** The late bound counterpart of a member; the member itself where it is data. */
+const late = (cell: Cell, find: Find, value: unknown): unknown => {
+  if (Effect.isEffect(value)) return lateEffect(cell, find, value)
+  if (Stream.isStream(value)) return lateStream(cell, find)
+  return value
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// effects
+// --------------------------------------------------------------------------------------------------------------------
+
+interface LateEffect extends Effect.Effect<unknown, unknown, unknown> {
+  readonly cell: Cell
+  readonly find: Find
+}
+
+const LateEffectProto = Effectable.Prototype<LateEffect>({
+  label: "ChildCall",
+  evaluate(fiber) {
+    return call(fiber, this.cell, this.find)
+  }
+})
+
+// The name under which the runtime asks an effect to run: taken from an effect made by Effect, not assumed.
+const evaluateKey = Object.keys(LateEffectProto).find((key) => key.endsWith("/evaluate")) ?? "evaluate"
+
+const lateEffect = (cell: Cell, find: Find, specimen: object): Effect.Effect<unknown, unknown, unknown> => {
+  const effect = Object.assign(Object.create(LateEffectProto) as LateEffect, { cell, find })
+  return isPlainEffect(specimen) ? effect : extendedEffect(cell, find, specimen)
+}
+
+const isPlainEffect = (effect: object): boolean => Object.keys(effect).every((key) => key.startsWith("~effect/"))
+
+// An effect that is more than an effect, such as a SQL statement: its other members stay within reach.
+const extendedEffect = (cell: Cell, find: Find, specimen: object): Effect.Effect<unknown, unknown, unknown> => {
+  const run = (fiber: Fiber.Fiber<unknown, unknown>) => call(fiber, cell, find)
+  // A proxy of an effect is an effect.
+  return new Proxy(specimen, {
+    get(target, key, receiver) {
+      if (key === evaluateKey) return run
+      if (typeof key === "symbol" || key === "pipe" || key.startsWith("~effect/")) {
+        return Reflect.get(target, key, receiver)
+      }
+      const value: unknown = Reflect.get(target, key, target)
+      return typeof value === "function"
+        ? lateMethod(cell, find, key, value)
+        : late(cell, (instance) => member(find(instance), key), value)
+    }
+  }) as Effect.Effect<unknown, unknown, unknown>
+}
+
+const member = (owner: unknown, key: PropertyKey): unknown =>
+  isObject(owner) ? Reflect.get(owner, key, owner) : undefined
+
+const call = (fiber: Fiber.Fiber<unknown, unknown>, cell: Cell, find: Find): Effect.Effect<unknown, unknown> => {
+  const pins = Context.get(fiber.context, Pins)
+  for (let pin = pins; pin !== undefined; pin = pin.outer) {
+    // Inside a call on an instance everything stays on it, or fails with it.
+    if (pin.active && pin.cell === cell) return pin.instance.gone ? Effect.die(pin.instance.gone) : run(pin.instance)
+  }
+  if (cell.current !== undefined) return guarded(cell.current)
+  return Effect.flatMap(cell.instance, guarded)
+
+  function run(instance: Instance): Effect.Effect<unknown, unknown> {
+    const effect = find(instance)
+    return Effect.isEffect(effect)
+      ? // The fiber that evaluates the handle has the services that the caller's type asked for.
+        (effect as Effect.Effect<unknown, unknown>)
+      : Effect.succeed(effect)
+  }
+  function guarded(instance: Instance): Effect.Effect<unknown, unknown> {
+    const effect = run(instance)
+    if (Exit.isExit(effect)) return effect
+    const pin: Pin = { cell, instance, outer: pins, active: true }
+    return callOn(cell, instance, Context.add(fiber.context, Pins, pin), effect, () => {
+      pin.active = false
+    })
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// streams
+// --------------------------------------------------------------------------------------------------------------------
+
+const lateStream = (cell: Cell, find: Find): Stream.Stream<unknown, unknown, unknown> =>
+  Stream.unwrap(
+    Effect.gen(function* () {
+      let pin = yield* Pins
+      while (pin !== undefined && !(pin.active && pin.cell === cell)) pin = pin.outer
+      const instance = pin?.instance ?? (yield* cell.instance)
+      const stream = find(instance)
+      if (!Stream.isStream(stream)) return Stream.empty
+      return Stream.interruptWhen(stream, untilGone(instance))
+    })
+  )
+
+const untilGone = (instance: Instance): Effect.Effect<never> =>
+  Effect.callback((resume) => {
+    const leave = (reason: ChildUnavailable) => resume(Effect.die(reason))
+    if (instance.gone !== undefined) return leave(instance.gone)
+    instance.watchers.add(leave)
+    return Effect.sync(() => {
+      instance.watchers.delete(leave)
+    })
+  })
+
+// --------------------------------------------------------------------------------------------------------------------
+// methods and objects
+// --------------------------------------------------------------------------------------------------------------------
+
+type AnyFunction = (this: unknown, ...args: ReadonlyArray<unknown>) => unknown
+
+const latest = (cell: Cell): Instance => {
+  const instance = cell.current ?? cell.latest
+  if (instance === undefined) {
+    throw new ChildUnavailable({ path: cell.path, reason: "restarting", cause: Cause.empty })
+  }
+  return instance
+}
+
+/**
+ * Calls a function of the latest instance. When it answers with an effect or a stream, the answer is late bound: run on
+ * another instance, it is that instance's function that is called.
+ */
+const invoke = (cell: Cell, findOwner: Find, key: PropertyKey | undefined, args: ReadonlyArray<unknown>): unknown => {
+  const apply = (instance: Instance): unknown => {
+    const owner = findOwner(instance)
+    const f = key === undefined ? owner : member(owner, key)
+    // A method of the handle is a method of every instance.
+    return Reflect.apply(f as AnyFunction, key === undefined ? undefined : owner, args)
+  }
+  const asked = latest(cell)
+  let answer: unknown
+  try {
+    answer = apply(asked)
+  } catch (defect) {
+    if (cell.current !== undefined) throw defect
+    // A dead instance's complaint says nothing about the next one.
+    return lateEffect(cell, apply, Effect.void)
+  }
+  let known = { instance: asked, answer }
+  const find: Find = (instance) => {
+    if (instance !== known.instance) known = { instance, answer: apply(instance) }
+    return known.answer
+  }
+  return typeof answer === "function" ? lateObject(cell, find, answer) : late(cell, find, answer)
+}
+
+const lateMethod = (cell: Cell, findOwner: Find, key: PropertyKey, value: Function): unknown => {
+  const method = (...args: ReadonlyArray<unknown>) => invoke(cell, findOwner, key, args)
+  return Object.keys(value).length === 0
+    ? method
+    : lateObject(cell, (instance) => member(findOwner(instance), key), value, method)
+}
+
+const isServiceLike = (value: object): boolean => {
+  if (Array.isArray(value) || builtins.some((builtin) => value instanceof builtin)) return false
+  let found = false
+  for (const key of Reflect.ownKeys(value)) {
+    if (typeof key === "string" && key.startsWith("~effect/")) return false
+    const part: unknown = Reflect.get(value, key)
+    found ||= typeof part === "function" || Effect.isEffect(part) || Stream.isStream(part)
+  }
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return found || (isObject(prototype) && prototype !== Object.prototype)
+}
+
+const builtins = [Map, Set, WeakMap, WeakSet, Date, RegExp, Promise, Error, ArrayBuffer, URL]
+
+/** A forwarding object: the service itself, or an object of functions inside it. */
+const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFunction): object => {
+  const members = new Map<PropertyKey, { readonly of: unknown; readonly late: unknown }>()
+  const real = (): object => {
+    const value = find(latest(cell))
+    return isObject(value) ? value : specimen
+  }
+  const target =
+    typeof specimen === "function"
+      ? (asFunction ?? ((...args: ReadonlyArray<unknown>) => invoke(cell, find, undefined, args)))
+      : (Object.create(null) as object)
+  const get = (key: PropertyKey): unknown => {
+    const owner = real()
+    const value: unknown = Reflect.get(owner, key, owner)
+    const known = members.get(key)
+    if (known !== undefined && known.of === value) return known.late
+    const made = bind(key, value, owner)
+    if (made !== value) members.set(key, { of: value, late: made })
+    return made
+  }
+  const handle: object = new Proxy(target, {
+    get: (_target, key) => get(key),
+    set: (_target, key, value) => Reflect.set(real(), key, value),
+    has: (_target, key) => Reflect.has(real(), key),
+    ownKeys: () => Reflect.ownKeys(real()).filter((key) => !(typeof specimen === "function" && key === "prototype")),
+    getPrototypeOf: () => Reflect.getPrototypeOf(real()),
+    getOwnPropertyDescriptor(_target, key) {
+      const descriptor = Reflect.getOwnPropertyDescriptor(real(), key)
+      // Only what the target itself fixes may be reported as fixed.
+      return descriptor === undefined
+        ? undefined
+        : { configurable: true, enumerable: descriptor.enumerable ?? false, writable: true, value: get(key) }
+    },
+    apply: (_target, _this, args) =>
+      asFunction === undefined ? invoke(cell, find, undefined, args) : Reflect.apply(asFunction, undefined, args)
+  })
+  return handle
+
+  function bind(key: PropertyKey, value: unknown, owner: object): unknown {
+    if (typeof value === "function") {
+      if (key === "constructor") return value
+      return typeof key === "symbol"
+        ? (...args: ReadonlyArray<unknown>): unknown => Reflect.apply(value, real(), args)
+        : lateMethod(cell, find, key, value)
+    }
+    const findMember: Find = (instance) => member(find(instance), key)
+    if (isObject(value) && typeof key === "string" && !Effect.isEffect(value) && !Stream.isStream(value)) {
+      if (value === owner) return handle
+      return isServiceLike(value) && !key.startsWith("~") ? lateObject(cell, findMember, value) : value
+    }
+    return late(cell, findMember, value)
+  }
+}
