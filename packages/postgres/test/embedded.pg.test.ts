@@ -1,0 +1,183 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Postgres, PostgresError } from "@coppice/postgres"
+import { Cause, ConfigProvider, Effect, Exit, Fiber, Layer, Redacted, References, Scope } from "effect"
+import { Reactivity } from "effect/reactivity"
+import { SqlClient } from "effect/sql"
+import { TestClock } from "effect/testing"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import * as EmbeddedServer from "../src/internal/server.ts"
+import { eventually, isAlive, runFolders, temporaryFolder } from "./fixtures/machine.ts"
+
+/** Nothing of the environment decides what these tests start. */
+const environment = (variables: Readonly<Record<string, string>>) =>
+  Layer.merge(
+    ConfigProvider.layer(ConfigProvider.fromUnknown(variables)),
+    Layer.succeed(References.MinimumLogLevel, "Warning")
+  )
+
+const embedded = (options: Postgres.Options) => Layer.provide(Postgres.layerWith(options), environment({}))
+
+const insert = (n: number) =>
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    yield* sql`create table if not exists kept(n int4)`
+    yield* sql`insert into kept values (${n})`
+    const rows = yield* sql<{ readonly n: number }>`select n from kept order by n`
+    return rows.map((row) => row.n)
+  })
+
+const reasonOf = <A>(exit: Exit.Exit<A, PostgresError.PostgresUnavailable>) => {
+  assert(Exit.isFailure(exit))
+  const error = exit.cause.reasons.find(Cause.isFailReason)?.error
+  assert.instanceOf(error, PostgresError.PostgresUnavailable)
+  return error.reason
+}
+
+describe("the embedded server", () => {
+  it.live("is PostgreSQL 18, and leaves no process and no folder behind", () =>
+    Effect.gen(function* () {
+      const pid = yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const server = yield* Postgres.Server
+        assert.isTrue(server.embedded)
+        assert.strictEqual(sql.driver, "pg")
+        const [row] = yield* sql<{ readonly version: number; readonly folder: string }>`
+          select current_setting('server_version_num')::int4 / 10000 as version,
+                 split_part(pg_read_file('postmaster.pid'), chr(10), 1)::int4 as pid`
+        assert.deepInclude(row, { version: 18 })
+        return Number(Object(row).pid)
+      }).pipe(Effect.provide(embedded({ temporary: true })))
+      assert.isFalse(isAlive(pid))
+      assert.deepStrictEqual(runFolders(), [])
+    })
+  )
+
+  it.live("keeps data in its folder from one start to the next, many times in the same process", () =>
+    Effect.gen(function* () {
+      const dataDir = Path.join(yield* temporaryFolder, "nested/data")
+      for (let n = 1; n <= 6; n++) {
+        const rows = yield* Effect.provide(insert(n), embedded({ dataDir }), { local: true })
+        assert.deepStrictEqual(
+          rows,
+          Array.from({ length: n }, (_, i) => i + 1)
+        )
+      }
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("reads its folder from DATABASE_DIR when no option says otherwise", () =>
+    Effect.gen(function* () {
+      const dataDir = Path.join(yield* temporaryFolder, "data")
+      yield* Effect.provide(insert(1), Layer.provide(Postgres.layerWith(), environment({ DATABASE_DIR: dataDir })))
+      assert.isTrue(Fs.existsSync(Path.join(dataDir, "PG_VERSION")))
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("compares text by code point, and knows the letters of all of Unicode", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const [row] = yield* sql`select lower('ÉCOLE') as lower, 'Z' < 'a' as ordered`
+      assert.deepStrictEqual(row, { lower: "école", ordered: true })
+    }).pipe(Effect.provide(embedded({ temporary: true })))
+  )
+
+  it.effect("starts and stops while the test clock stands still", () =>
+    Effect.gen(function* () {
+      const fiber = yield* Effect.forkChild(Effect.provide(insert(1), embedded({ temporary: true })))
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(yield* Fiber.join(fiber), [1])
+    })
+  )
+
+  it.live("refuses a folder that this process already uses, and says so", () =>
+    Effect.gen(function* () {
+      const dataDir = Path.join(yield* temporaryFolder, "data")
+      yield* Effect.gen(function* () {
+        const reason = reasonOf(yield* Effect.exit(Effect.provide(insert(1), embedded({ dataDir }), { local: true })))
+        assert.instanceOf(reason, PostgresError.FolderInUse)
+        assert.strictEqual(reason.owner, process.pid)
+        assert.include(reason.message, `${dataDir} is in use by process ${process.pid}`)
+        assert.include(reason.message, "DATABASE_URL=")
+      }).pipe(Effect.provide(embedded({ dataDir })))
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("does not touch a folder that holds something else", () =>
+    Effect.gen(function* () {
+      const dataDir = yield* temporaryFolder
+      Fs.writeFileSync(Path.join(dataDir, "thesis.txt"), "years of work")
+      const reason = reasonOf(yield* Effect.exit(Effect.provide(insert(1), embedded({ dataDir }))))
+      assert.instanceOf(reason, PostgresError.StartFailed)
+      assert.include(reason.message, `${dataDir} is not empty and not a PostgreSQL data folder`)
+      assert.deepStrictEqual(Fs.readdirSync(dataDir), ["thesis.txt"])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("says what PostgreSQL said when it does not start", () =>
+    Effect.gen(function* () {
+      const settings = { shared_buffers: "much" }
+      const reason = reasonOf(yield* Effect.exit(Effect.provide(insert(1), embedded({ temporary: true, settings }))))
+      assert.instanceOf(reason, PostgresError.StartFailed)
+      assert.include(reason.message, `invalid value for parameter "shared_buffers": "much"`)
+    })
+  )
+
+  it.live("is stopped when the start is interrupted", () =>
+    Effect.gen(function* () {
+      const fiber = yield* Effect.forkChild(Effect.provide(insert(1), embedded({ temporary: true })))
+      yield* eventually(() => runFolders().length > 0)
+      yield* Fiber.interrupt(fiber)
+      assert.deepStrictEqual(runFolders(), [])
+    })
+  )
+
+  it.live("fails a fiber of its scope when it is killed, and recovers in the next start", () =>
+    Effect.gen(function* () {
+      const dataDir = Path.join(yield* temporaryFolder, "data")
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(embedded({ dataDir }), scope)
+      yield* Effect.provideContext(insert(1), context)
+      const pid = Number(Fs.readFileSync(Path.join(dataDir, "postmaster.pid"), "utf8").split("\n")[0])
+      const server = yield* EmbeddedServer.start(options({ folder: undefined })).pipe(Scope.provide(scope))
+      const watch = yield* Effect.forkChild(Effect.exit(server.ended), { startImmediately: true })
+      process.kill(server.pid, "SIGKILL")
+      const exit = yield* Fiber.join(watch)
+      assert(Exit.isFailure(exit))
+      assert.include(Cause.pretty(exit.cause), `(process ${server.pid}) ended unexpectedly`)
+      process.kill(pid, "SIGKILL")
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* Effect.provide(insert(2), embedded({ dataDir }), { local: true }), [1, 2])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("without unix sockets, listens on loopback and asks for a password", () =>
+    Effect.gen(function* () {
+      const dataDir = Path.join(yield* temporaryFolder, "data")
+      for (const n of [1, 2]) {
+        yield* Effect.gen(function* () {
+          const server = yield* EmbeddedServer.start(options({ folder: dataDir, windows: true }))
+          const url = new URL(server.url("postgres"))
+          assert.strictEqual(url.hostname, "127.0.0.1")
+          const query = (url: URL) =>
+            Effect.flatMap(Postgres.connect(Redacted.make(url.href)), (client) =>
+              Effect.provideService(insert(n), SqlClient.SqlClient, client)
+            ).pipe(Effect.scoped, Effect.provide(Reactivity.layer))
+          assert.lengthOf(yield* query(url), n)
+          url.password = "guessed"
+          const error = yield* Effect.flip(query(url))
+          assert.strictEqual(error.reason._tag, "AuthenticationError")
+        }).pipe(Effect.scoped)
+      }
+      assert.isFalse(Fs.existsSync(Path.join(dataDir, "postmaster.pid")))
+    }).pipe(Effect.scoped)
+  )
+})
+
+const options = (options: Partial<EmbeddedServer.Options>): EmbeddedServer.Options => ({
+  folder: undefined,
+  binaries: undefined,
+  settings: {},
+  windows: false,
+  ...options
+})
