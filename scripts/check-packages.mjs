@@ -123,16 +123,14 @@ const inspect = async ({ name, modules }, tarball, consumer) => {
   const types = runNode([
     binOf("@arethetypeswrong/cli", "attw"),
     tarball,
-    ...[
-      "--profile",
-      "esm-only",
-      "--format",
-      "ascii",
-      "--no-emoji",
-      "--no-definitely-typed",
-      "--entrypoints",
-      ...entries
-    ]
+    "--profile",
+    "esm-only",
+    "--format",
+    "ascii",
+    "--no-emoji",
+    "--no-definitely-typed",
+    "--entrypoints",
+    ...entries
   ])
   return [
     ...missing.map((file) => `${name}: the tarball lacks ${file}`),

@@ -73,7 +73,7 @@ export const withAssertions = (file, code) => {
   visit(program, (node) => {
     if (node.type === "ExpressionStatement" || node.type === "VariableDeclaration") statements.push(node)
   })
-  const claims = comments.filter(({ type, value }) => type === "Line" && /^ =>/.test(value))
+  const claims = comments.filter(({ type, value }) => type === "Line" && value.startsWith(" =>"))
   let text = code
   // From the last to the first, so that the offsets of those still to come stay right.
   for (const [index, { start, value }] of [...claims.entries()].toReversed()) {

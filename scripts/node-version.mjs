@@ -4,7 +4,11 @@ import { readFileSync } from "node:fs"
 
 const { engines } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"))
 
-/** The oldest Node that runs the workspace, as `"22.19"`. */
+/**
+ * The oldest Node that runs the workspace, as `"22.19"`.
+ *
+ * @type {string}
+ */
 export const minimumNode = engines.node.replace(/[^\d.]/g, "")
 
 /**
@@ -15,8 +19,6 @@ export const minimumNode = engines.node.replace(/[^\d.]/g, "")
 export const isTooOld = (version) => {
   const have = version.replace(/^v/, "").split(".").map(Number)
   const need = minimumNode.split(".").map(Number)
-  for (let i = 0; i < need.length; i++) {
-    if (have[i] !== need[i]) return have[i] < need[i]
-  }
-  return false
+  const at = need.findIndex((part, index) => part !== have[index])
+  return at >= 0 && !(Number(have[at]) > Number(need[at]))
 }

@@ -17,6 +17,8 @@ export const pinnedNode = join(root, "node_modules", "node", "bin", windows ? "n
 /**
  * What the package-lock.json of a folder asks for and its node_modules does not hold, as package paths; empty when
  * nothing needs installing. Optional packages may be absent: they are for other platforms.
+ *
+ * @param {string} folder
  */
 export const missingPackages = (folder) => {
   const wanted = readLock(join(folder, "package-lock.json"))
@@ -45,39 +47,44 @@ const install = () => {
   const node = nodeOutsideWorkspace()
   if (windows && node === undefined) fail("packages are missing or out of date: run `npm ci` in a new terminal.")
   console.error("coppice: installing what package-lock.json asks for (npm ci)")
+  const npm = process.env["npm_execpath"]
+  const [command, before] =
+    node !== undefined && npm !== undefined && /npm-cli\.[cm]?js$/.test(npm) ? [node, [npm]] : ["npm", []]
   // Development packages are asked for by name because NODE_ENV=production would leave them out. Warnings are dropped:
   // on an old Node they are all about packages that run on the pinned one.
-  const args = ["ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"]
-  const options = { cwd: root, stdio: ["ignore", "inherit", "inherit"] }
-  const npmCli = process.env.npm_execpath
-  const result =
-    node !== undefined && npmCli !== undefined && /npm-cli\.[cm]?js$/.test(npmCli)
-      ? spawnSync(node, [npmCli].concat(args), options)
-      : spawnSync("npm", args, Object.assign({ shell: windows }, options))
-  if (result.status !== 0) fail("`npm ci` failed; its message stands above. Remove the cause and run this again.")
+  const args = before.concat("ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error")
+  const { status } = spawnSync(command, args, {
+    cwd: root,
+    stdio: ["ignore", "inherit", "inherit"],
+    shell: windows && command === "npm"
+  })
+  if (status !== 0) fail("`npm ci` failed; its message stands above. Remove the cause and run this again.")
 }
 
 // `npm ci` deletes node_modules first, so it must not run on the Node that lives there.
 const nodeOutsideWorkspace = () => {
   if (!isInsideModules(process.execPath)) return process.execPath
-  return (process.env.PATH || "")
+  return (process.env["PATH"] || "")
     .split(delimiter)
     .filter((folder) => !isInsideModules(folder))
     .map((folder) => join(folder, windows ? "node.exe" : "node"))
     .find((file) => existsSync(file))
 }
 
+/** @param {string} path */
 const isInsideModules = (path) => path.split(sep).indexOf("node_modules") >= 0
 
+/** @param {string} file */
 const readLock = (file) => {
   try {
     return JSON.parse(readFileSync(file, "utf8")).packages || {}
   } catch (cause) {
-    if (cause.code === "ENOENT") return {}
+    if (/** @type {NodeJS.ErrnoException} */ (cause).code === "ENOENT") return {}
     throw cause
   }
 }
 
+/** @param {string} message */
 const fail = (message) => {
   console.error(`coppice: ${message}`)
   process.exit(1)

@@ -1,0 +1,84 @@
+// The checks of the workspace and how they are run.
+import { spawn } from "node:child_process"
+import { existsSync, readdirSync } from "node:fs"
+import { delimiter, join } from "node:path"
+import { workspaceRoot } from "./tsc.mjs"
+
+/** @typedef {ReadonlyArray<string>} Command a program of node_modules/.bin and its arguments */
+
+/**
+ * What each check runs, one command after the other.
+ *
+ * @type {Record<string, () => ReadonlyArray<Command>>}
+ */
+export const checks = {
+  types: () => [
+    ["tsc", "-b"],
+    ["node", "scripts/check-type-errors.mjs"]
+  ],
+  lint: () => [["oxlint", "--deny-warnings", "--report-unused-disable-directives"]],
+  format: () => [["oxfmt", "--check"]],
+  effect: () =>
+    projects().map((project) => ["effect-tsgo", "diagnostics", "--strict", "--project", join(workspaceRoot, project)]),
+  unused: () => [["knip"]],
+  arrows: () => [["node", "scripts/check-arrows.mjs"]],
+  docs: () => [["node", "scripts/check-docs.mjs"]],
+  packages: () => [["node", "scripts/check-packages.mjs"]],
+  tests: () => [["vitest", "run", "--config", "vitest.workspace.ts"]]
+}
+
+/**
+ * Runs checks in order. Prints one line for each, with its time, and the output of those that fail.
+ *
+ * @param {ReadonlyArray<string>} names
+ * @returns {Promise<ReadonlyArray<string>>} the names of those that failed
+ */
+export const runChecks = async (names) => {
+  /** @type {Array<string>} */
+  const failed = []
+  for (const name of names) {
+    const started = performance.now()
+    const failure = await firstFailure(checks[name]?.() ?? [])
+    const seconds = ((performance.now() - started) / 1000).toFixed(1)
+    console.log(`${failure === undefined ? "ok    " : "FAILED"} ${name.padEnd(9)} ${seconds.padStart(6)} s`)
+    if (failure === undefined) continue
+    failed.push(name)
+    console.log(failure.trimEnd().replace(/^/gm, "       "))
+  }
+  return failed
+}
+
+const projects = () => [
+  ...["packages", "examples"]
+    .flatMap((group) => readdirSync(join(workspaceRoot, group)).map((name) => `${group}/${name}/tsconfig.json`))
+    .filter((file) => existsSync(join(workspaceRoot, file))),
+  "tsconfig.tests.json"
+]
+
+/** @param {ReadonlyArray<Command>} commands */
+const firstFailure = async (commands) => {
+  for (const command of commands) {
+    const { code, output } = await run(command)
+    if (code !== 0) return `$ ${command.join(" ")}\n${output}`
+  }
+  return undefined
+}
+
+/**
+ * @param {Command} command
+ * @returns {Promise<{ code: number | null, output: string }>}
+ */
+const run = ([program = "", ...args]) =>
+  new Promise((settle, reject) => {
+    const child = spawn(program, args, {
+      cwd: workspaceRoot,
+      env: { ...process.env, PATH: join(workspaceRoot, "node_modules", ".bin") + delimiter + process.env["PATH"] },
+      shell: process.platform === "win32",
+      stdio: ["ignore", "pipe", "pipe"]
+    })
+    let output = ""
+    child.stdout.on("data", (chunk) => (output += chunk))
+    child.stderr.on("data", (chunk) => (output += chunk))
+    child.on("error", reject)
+    child.on("close", (code) => settle({ code, output }))
+  })
