@@ -9,6 +9,8 @@ import { parseSync } from "vite"
  * @typedef {{ type: string, start: number, end: number, [key: string]: unknown }} Node
  */
 
+/** @typedef {{ type: "Line" | "Block", value: string, start: number, end: number }} Comment */
+
 /**
  * One import or re-export of a file; `isType` when nothing of it is left at run time.
  *
@@ -20,6 +22,7 @@ import { parseSync } from "vite"
  *
  * @param {string} file only its extension matters
  * @param {string} text
+ * @returns {{ program: Node, comments: ReadonlyArray<Comment> }}
  */
 export const parse = (file, text) => {
   const { program, comments, errors } = parseSync(file, text)
