@@ -1,1 +1,5 @@
-export {}
+export * as Changeset from "./Changeset.ts"
+export * as Domain from "./Domain.ts"
+export * as OptimisticLock from "./OptimisticLock.ts"
+export * as Transition from "./Transition.ts"
+export * as ValidationError from "./ValidationError.ts"
