@@ -1,6 +1,6 @@
 import { Changeset, Transition, type ValidationError } from "@coppice/domain"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, DateTime, Effect, Exit, Layer, Option, Redacted, Schema, SchemaGetter } from "effect"
+import { Cause, Context, Effect, Exit, Layer, Option, Schema, SchemaGetter } from "effect"
 import { Model } from "effect/schema"
 import { SqlError } from "effect/sql"
 
@@ -162,6 +162,100 @@ describe("Changeset.cast", () => {
         { word: "1" }
       )
       assert.deepStrictEqual(yield* Effect.provide(effect, Layer.succeed(Words, ["x", "y"])), { word: "y" })
+    })
+  )
+})
+
+const violation = (fields: Readonly<Record<string, string>>, unique = false) => {
+  const cause = Object.assign(new Error("violates a constraint"), fields)
+  return new SqlError.SqlError({
+    reason: unique
+      ? new SqlError.UniqueViolation({ cause, constraint: fields["constraint"] ?? "unknown" })
+      : new SqlError.ConstraintError({ cause })
+  })
+}
+
+const constraints = Changeset.constraints({
+  trails_name_key: { field: "name", message: "is already taken" },
+  trails_owner_fkey: { field: "owner", message: "does not exist" },
+  items_check: { field: ["items", 0, "price"], message: "must be positive" },
+  trails_name_not_null: { field: "name", message: "is required" }
+})
+
+describe("Changeset.constraints", () => {
+  for (const [what, error, expected] of [
+    ["unique", violation({ constraint: "trails_name_key" }, true), { name: ["is already taken"] }],
+    ["foreign key", violation({ constraint: "trails_owner_fkey" }), { owner: ["does not exist"] }],
+    ["check", violation({ constraint: "items_check" }), { "items[0].price": ["must be positive"] }],
+    ["not null", violation({ table: "trails", column: "name" }), { name: ["is required"] }]
+  ] as const) {
+    it.effect(`makes the violation of a declared ${what} constraint an error of its field`, () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* fieldsOf(constraints(Effect.fail(error))), expected)
+      })
+    )
+  }
+
+  for (const [what, error] of [
+    ["an undeclared constraint", violation({ constraint: "trails_other_key" }, true)],
+    ["a constraint without a name", violation({})],
+    ["a constraint named like a member of every object", violation({ constraint: "constructor" })],
+    ["a lost connection", new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause: new Error("gone") }) })],
+    [
+      "another error that happens to carry a declared name",
+      new SqlError.SqlError({
+        reason: new SqlError.UnknownError({ cause: Object.assign(new Error("?"), { constraint: "trails_name_key" }) })
+      })
+    ]
+  ] as const) {
+    it.effect(`leaves ${what} a defect, which is the error itself`, () =>
+      Effect.gen(function* () {
+        const exit = yield* Effect.exit(constraints(Effect.fail(error)))
+        assert.isTrue(Exit.isFailure(exit) && exit.cause.reasons.some((r) => Cause.isDieReason(r) && r.defect === error))
+        assert.isFalse(Exit.isFailure(exit) && Cause.hasFails(exit.cause))
+      })
+    )
+  }
+
+  it.effect("makes a SchemaError of a repository a defect", () =>
+    Effect.gen(function* () {
+      const exit = yield* Effect.exit(constraints(Schema.decodeUnknownEffect(Schema.Int)("x")))
+      assert.isTrue(Exit.isFailure(exit) && exit.cause.reasons.every(Cause.isDieReason))
+    })
+  )
+
+  it.effect("leaves other typed errors as they are, and says so in its type", () =>
+    Effect.gen(function* () {
+      const effect: Effect.Effect<never, "paused" | ValidationError.ValidationError> = constraints(
+        Effect.andThen(
+          Effect.fail("paused" as const),
+          Effect.fail<SqlError.SqlError | Schema.SchemaError>(violation({}))
+        )
+      )
+      assert.strictEqual(yield* Effect.flip(effect), "paused")
+    })
+  )
+
+  it.effect("keeps every reason of the cause: a second failure, a defect, an interruption", () =>
+    Effect.gen(function* () {
+      const cause = Cause.fromReasons<SqlError.SqlError | string>([
+        Cause.makeFailReason(violation({ constraint: "trails_name_key" }, true)),
+        Cause.makeFailReason("other"),
+        Cause.makeDieReason("a bug"),
+        Cause.makeInterruptReason(7)
+      ])
+      const exit = yield* Effect.exit(constraints(Effect.failCause(cause)))
+      assert.isTrue(Exit.isFailure(exit))
+      assert.deepStrictEqual(
+        Exit.isFailure(exit) ? exit.cause.reasons.map((reason) => reason._tag) : [],
+        ["Fail", "Fail", "Die", "Interrupt"]
+      )
+    })
+  )
+
+  it.effect("does not touch success", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(yield* constraints(Effect.succeed(1)), 1)
     })
   )
 })

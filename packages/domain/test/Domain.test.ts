@@ -48,11 +48,12 @@ describe("Domain.layer", () => {
     })
   )
 
-  for (const [what, make] of [
+  const owning: ReadonlyArray<readonly [what: string, make: Effect.Effect<unknown, never, Scope.Scope>]> = [
     ["a forked fiber", Effect.forkScoped(Effect.never)],
     ["a finalizer", Effect.addFinalizer(() => Effect.void)],
     ["the scope itself", Scope.Scope]
-  ] as const) {
+  ]
+  for (const [what, make] of owning) {
     it.effect(`has no scope for ${what} that a cast has hidden from the types`, () =>
       Effect.gen(function* () {
         const layer = Domain.layer(Greeter, forgetting(Effect.as(make, greeter)))
