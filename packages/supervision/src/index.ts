@@ -1,4 +1,5 @@
 export * as Child from "./Child.ts"
+export * as GenServer from "./GenServer.ts"
 export * as Process from "./Process.ts"
 export * as Supervisor from "./Supervisor.ts"
 export * as Tree from "./Tree.ts"

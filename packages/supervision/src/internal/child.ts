@@ -98,8 +98,14 @@ export class ChildState {
     }
     if (life.end !== undefined || this.life !== life) return
     life.end = exit
-    if (life.instance !== undefined) this.onEnd(this, life, exit)
-    else if (isCrash(exit)) life.failStart?.(exit)
+    if (life.instance !== undefined) {
+      // Who calls from here on waits for the next life.
+      this.cell.down()
+      this.onEnd(this, life, exit)
+    }
+    else if (isCrash(exit)) {
+      life.failStart?.(exit)
+    }
   }
 
   /**
@@ -235,7 +241,10 @@ export class ChildState {
       at: this.now(),
       incarnation
     })
-    if (life.end !== undefined) this.onEnd(this, life, life.end)
+    if (life.end !== undefined) {
+      this.cell.down()
+      this.onEnd(this, life, life.end)
+    }
     return restarted
       ? Effect.andThen(
           Metric.update(Metric.withAttributes(restartsTotal, { path: this.path }), 1),

@@ -25,6 +25,12 @@ export const Unguarded: unique symbol = Symbol.for("@coppice/supervision/Unguard
 /** Finds a value on an instance: the service, or a member of it. */
 type Find = (instance: Instance) => unknown
 
+/** A cell, and whether calls through it need a guard. */
+interface Door {
+  readonly cell: Cell
+  readonly guard: boolean
+}
+
 const handles = new WeakMap<object, { readonly cell: Cell; readonly key: string }>()
 
 /** The cell behind a handle; none for a service that no supervisor provides. */
@@ -34,10 +40,11 @@ export const cellOf = (service: object): { readonly cell: Cell; readonly key: st
 /** A handle for the service `key` of the child behind `cell`. A service that is a primitive value stays that value. */
 export const make = (cell: Cell, key: string, service: unknown): unknown => {
   const find: Find = (instance) => instance.services.get(key)
+  const door: Door = { cell, guard: !(isObject(service) && Unguarded in service) }
   const handle =
     isObject(service) && !Effect.isEffect(service) && !Stream.isStream(service)
-      ? lateObject(cell, find, service)
-      : late(cell, find, service)
+      ? lateObject(door, find, service)
+      : late(door, find, service)
   if (isObject(handle)) handles.set(handle, { cell, key })
   return handle
 }
@@ -46,9 +53,9 @@ const isObject = (value: unknown): value is object =>
   (typeof value === "object" && value !== null) || typeof value === "function"
 
 /** The late bound counterpart of a member; the member itself where it is data. */
-const late = (cell: Cell, find: Find, value: unknown): unknown => {
-  if (Effect.isEffect(value)) return lateEffect(cell, find, value)
-  if (Stream.isStream(value)) return lateStream(cell, find)
+const late = (door: Door, find: Find, value: unknown): unknown => {
+  if (Effect.isEffect(value)) return lateEffect(door, find, value)
+  if (Stream.isStream(value)) return lateStream(door, find)
   return value
 }
 
@@ -57,30 +64,30 @@ const late = (cell: Cell, find: Find, value: unknown): unknown => {
 // --------------------------------------------------------------------------------------------------------------------
 
 interface LateEffect extends Effect.Effect<unknown, unknown, unknown> {
-  readonly cell: Cell
+  readonly door: Door
   readonly find: Find
 }
 
 const LateEffectProto = Effectable.Prototype<LateEffect>({
   label: "ChildCall",
   evaluate(fiber) {
-    return call(fiber, this.cell, this.find)
+    return call(fiber, this.door, this.find)
   }
 })
 
 // The name under which the runtime asks an effect to run: taken from an effect made by Effect, not assumed.
 const evaluateKey = Object.keys(LateEffectProto).find((key) => key.endsWith("/evaluate")) ?? "evaluate"
 
-const lateEffect = (cell: Cell, find: Find, specimen: object): Effect.Effect<unknown, unknown, unknown> => {
-  const effect = Object.assign(Object.create(LateEffectProto) as LateEffect, { cell, find })
-  return isPlainEffect(specimen) ? effect : extendedEffect(cell, find, specimen)
+const lateEffect = (door: Door, find: Find, specimen: object): Effect.Effect<unknown, unknown, unknown> => {
+  const effect = Object.assign(Object.create(LateEffectProto) as LateEffect, { door, find })
+  return isPlainEffect(specimen) ? effect : extendedEffect(door, find, specimen)
 }
 
 const isPlainEffect = (effect: object): boolean => Object.keys(effect).every((key) => key.startsWith("~effect/"))
 
 // An effect that is more than an effect, such as a SQL statement: its other members stay within reach.
-const extendedEffect = (cell: Cell, find: Find, specimen: object): Effect.Effect<unknown, unknown, unknown> => {
-  const run = (fiber: Fiber.Fiber<unknown, unknown>) => call(fiber, cell, find)
+const extendedEffect = (door: Door, find: Find, specimen: object): Effect.Effect<unknown, unknown, unknown> => {
+  const run = (fiber: Fiber.Fiber<unknown, unknown>) => call(fiber, door, find)
   // A proxy of an effect is an effect.
   return new Proxy(specimen, {
     get(target, key, receiver) {
@@ -90,8 +97,8 @@ const extendedEffect = (cell: Cell, find: Find, specimen: object): Effect.Effect
       }
       const value: unknown = Reflect.get(target, key, target)
       return typeof value === "function"
-        ? lateMethod(cell, find, key, value)
-        : late(cell, (instance) => member(find(instance), key), value)
+        ? lateMethod(door, find, key, value)
+        : late(door, (instance) => member(find(instance), key), value)
     }
   }) as Effect.Effect<unknown, unknown, unknown>
 }
@@ -99,14 +106,14 @@ const extendedEffect = (cell: Cell, find: Find, specimen: object): Effect.Effect
 const member = (owner: unknown, key: PropertyKey): unknown =>
   isObject(owner) ? Reflect.get(owner, key, owner) : undefined
 
-const call = (fiber: Fiber.Fiber<unknown, unknown>, cell: Cell, find: Find): Effect.Effect<unknown, unknown> => {
+const call = (fiber: Fiber.Fiber<unknown, unknown>, door: Door, find: Find): Effect.Effect<unknown, unknown> => {
   const pins = Context.get(fiber.context, Pins)
   for (let pin = pins; pin !== undefined; pin = pin.outer) {
     // Inside a call on an instance everything stays on it, or fails with it.
-    if (pin.active && pin.cell === cell) return pin.instance.gone ? Effect.die(pin.instance.gone) : run(pin.instance)
+    if (pin.active && pin.cell === door.cell) return pin.instance.gone ? Effect.die(pin.instance.gone) : run(pin.instance)
   }
-  if (cell.current !== undefined) return guarded(cell.current)
-  return Effect.flatMap(cell.instance, guarded)
+  if (door.cell.current !== undefined) return guarded(door.cell.current)
+  return Effect.flatMap(door.cell.instance, guarded)
 
   function run(instance: Instance): Effect.Effect<unknown, unknown> {
     const effect = find(instance)
@@ -117,9 +124,9 @@ const call = (fiber: Fiber.Fiber<unknown, unknown>, cell: Cell, find: Find): Eff
   }
   function guarded(instance: Instance): Effect.Effect<unknown, unknown> {
     const effect = run(instance)
-    if (Exit.isExit(effect)) return effect
-    const pin: Pin = { cell, instance, outer: pins, active: true }
-    return callOn(cell, instance, Context.add(fiber.context, Pins, pin), effect, () => {
+    if (!door.guard || Exit.isExit(effect)) return effect
+    const pin: Pin = { cell: door.cell, instance, outer: pins, active: true }
+    return callOn(door.cell, instance, Context.add(fiber.context, Pins, pin), effect, () => {
       pin.active = false
     })
   }
@@ -129,12 +136,12 @@ const call = (fiber: Fiber.Fiber<unknown, unknown>, cell: Cell, find: Find): Eff
 // streams
 // --------------------------------------------------------------------------------------------------------------------
 
-const lateStream = (cell: Cell, find: Find): Stream.Stream<unknown, unknown, unknown> =>
+const lateStream = (door: Door, find: Find): Stream.Stream<unknown, unknown, unknown> =>
   Stream.unwrap(
     Effect.gen(function* () {
       let pin = yield* Pins
-      while (pin !== undefined && !(pin.active && pin.cell === cell)) pin = pin.outer
-      const instance = pin?.instance ?? (yield* cell.instance)
+      while (pin !== undefined && !(pin.active && pin.cell === door.cell)) pin = pin.outer
+      const instance = pin?.instance ?? (yield* door.cell.instance)
       const stream = find(instance)
       if (!Stream.isStream(stream)) return Stream.empty
       return Stream.interruptWhen(stream, untilGone(instance))
@@ -157,10 +164,10 @@ const untilGone = (instance: Instance): Effect.Effect<never> =>
 
 type AnyFunction = (this: unknown, ...args: ReadonlyArray<unknown>) => unknown
 
-const latest = (cell: Cell): Instance => {
-  const instance = cell.current ?? cell.latest
+const latest = (door: Door): Instance => {
+  const instance = door.cell.current ?? door.cell.latest
   if (instance === undefined) {
-    throw new ChildUnavailable({ path: cell.path, reason: "restarting", cause: Cause.empty })
+    throw new ChildUnavailable({ path: door.cell.path, reason: "restarting", cause: Cause.empty })
   }
   return instance
 }
@@ -169,35 +176,35 @@ const latest = (cell: Cell): Instance => {
  * Calls a function of the latest instance. When it answers with an effect or a stream, the answer is late bound: run on
  * another instance, it is that instance's function that is called.
  */
-const invoke = (cell: Cell, findOwner: Find, key: PropertyKey | undefined, args: ReadonlyArray<unknown>): unknown => {
+const invoke = (door: Door, findOwner: Find, key: PropertyKey | undefined, args: ReadonlyArray<unknown>): unknown => {
   const apply = (instance: Instance): unknown => {
     const owner = findOwner(instance)
     const f = key === undefined ? owner : member(owner, key)
     // A method of the handle is a method of every instance.
     return Reflect.apply(f as AnyFunction, key === undefined ? undefined : owner, args)
   }
-  const asked = latest(cell)
+  const asked = latest(door)
   let answer: unknown
   try {
     answer = apply(asked)
   } catch (defect) {
-    if (cell.current !== undefined) throw defect
+    if (door.cell.current !== undefined) throw defect
     // A dead instance's complaint says nothing about the next one.
-    return lateEffect(cell, apply, Effect.void)
+    return lateEffect(door, apply, Effect.void)
   }
   let known = { instance: asked, answer }
   const find: Find = (instance) => {
     if (instance !== known.instance) known = { instance, answer: apply(instance) }
     return known.answer
   }
-  return typeof answer === "function" ? lateObject(cell, find, answer) : late(cell, find, answer)
+  return typeof answer === "function" ? lateObject(door, find, answer) : late(door, find, answer)
 }
 
-const lateMethod = (cell: Cell, findOwner: Find, key: PropertyKey, value: Function): unknown => {
-  const method = (...args: ReadonlyArray<unknown>) => invoke(cell, findOwner, key, args)
+const lateMethod = (door: Door, findOwner: Find, key: PropertyKey, value: Function): unknown => {
+  const method = (...args: ReadonlyArray<unknown>) => invoke(door, findOwner, key, args)
   return Object.keys(value).length === 0
     ? method
-    : lateObject(cell, (instance) => member(findOwner(instance), key), value, method)
+    : lateObject(door, (instance) => member(findOwner(instance), key), value, method)
 }
 
 const isServiceLike = (value: object): boolean => {
@@ -215,15 +222,15 @@ const isServiceLike = (value: object): boolean => {
 const builtins = [Map, Set, WeakMap, WeakSet, Date, RegExp, Promise, Error, ArrayBuffer, URL]
 
 /** A forwarding object: the service itself, or an object of functions inside it. */
-const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFunction): object => {
+const lateObject = (door: Door, find: Find, specimen: object, asFunction?: AnyFunction): object => {
   const members = new Map<PropertyKey, { readonly of: unknown; readonly late: unknown }>()
   const real = (): object => {
-    const value = find(latest(cell))
+    const value = find(latest(door))
     return isObject(value) ? value : specimen
   }
   const target =
     typeof specimen === "function"
-      ? (asFunction ?? ((...args: ReadonlyArray<unknown>) => invoke(cell, find, undefined, args)))
+      ? (asFunction ?? ((...args: ReadonlyArray<unknown>) => invoke(door, find, undefined, args)))
       : (Object.create(null) as object)
   const get = (key: PropertyKey): unknown => {
     const owner = real()
@@ -248,7 +255,7 @@ const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFu
         : { configurable: true, enumerable: descriptor.enumerable ?? false, writable: true, value: get(key) }
     },
     apply: (_target, _this, args) =>
-      asFunction === undefined ? invoke(cell, find, undefined, args) : Reflect.apply(asFunction, undefined, args)
+      asFunction === undefined ? invoke(door, find, undefined, args) : Reflect.apply(asFunction, undefined, args)
   })
   return handle
 
@@ -257,13 +264,13 @@ const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFu
       if (key === "constructor") return value
       return typeof key === "symbol"
         ? (...args: ReadonlyArray<unknown>): unknown => Reflect.apply(value, real(), args)
-        : lateMethod(cell, find, key, value)
+        : lateMethod(door, find, key, value)
     }
     const findMember: Find = (instance) => member(find(instance), key)
     if (isObject(value) && typeof key === "string" && !Effect.isEffect(value) && !Stream.isStream(value)) {
       if (value === owner) return handle
-      return isServiceLike(value) && !key.startsWith("~") ? lateObject(cell, findMember, value) : value
+      return isServiceLike(value) && !key.startsWith("~") ? lateObject(door, findMember, value) : value
     }
-    return late(cell, findMember, value)
+    return late(door, findMember, value)
   }
 }

@@ -1,0 +1,398 @@
+/**
+ * A server that handles one message at a time against private state: Erlang's `gen_server`.
+ *
+ * A definition names how the state begins (`init`), the questions it answers (`calls`) and the orders it takes
+ * (`casts`). The class made of it is the service's key, its layer and its client in one. Timeouts, the order of messages,
+ * `continue`, stop reasons and `terminate` are OTP's. Beyond OTP: a typed failure of a call handler is the caller's error
+ * and leaves the server as it was, mailboxes can be bounded, and a caller that gives up waiting takes its question back.
+ *
+ * ```ts
+ * import { GenServer } from "@coppice/supervision"
+ * import { Effect } from "effect"
+ *
+ * export class Counter extends GenServer.Service<Counter>()("docs/Counter", {
+ *   init: (start: number) => Effect.succeed({ count: start }),
+ *   calls: {
+ *     increment: (state, by: number) =>
+ *       Effect.succeed(GenServer.reply(state.count + by, { count: state.count + by }))
+ *   },
+ *   casts: { reset: () => Effect.succeed({ count: 0 }) }
+ * }) {}
+ *
+ * export const three = Counter.increment(2).pipe(Effect.provide(Counter.layer(1)))
+ * ```
+ */
+import { Cause, Clock, Context, Duration, Effect, Exit, type Fiber, Layer, Schema, type Scope } from "effect"
+import type { Cell } from "./internal/cell.ts"
+import { cellOf, Unguarded } from "./internal/handle.ts"
+import { type Failure, type Handlers, Next, Reply, Server, Stop, type StopReason } from "./internal/server.ts"
+import { Process } from "./Process.ts"
+
+export type { Next, Reply, Stop, StopReason } from "./internal/server.ts"
+
+// --------------------------------------------------------------------------------------------------------------------
+// errors
+// --------------------------------------------------------------------------------------------------------------------
+
+/** No answer came in time. The server may still handle the message; its answer will be dropped. */
+export class Timeout extends Schema.TaggedClass<Timeout>()("Timeout", { millis: Schema.Finite }) {}
+
+/** The server ended before it answered; `cause` is why (empty for a normal end). */
+export class Down extends Schema.TaggedClass<Down>()("Down", { cause: Schema.Unknown }) {}
+
+/** As many messages wait as the mailbox may hold; the message was not accepted. */
+export class MailboxFull extends Schema.TaggedClass<MailboxFull>()("MailboxFull", { capacity: Schema.Finite }) {}
+
+/** A handler called its own server, which could never answer. */
+export class CallingSelf extends Schema.TaggedClass<CallingSelf>()("CallingSelf", {}) {}
+
+/** A call or cast that the server could not be asked, or did not answer. */
+export class CallError extends Schema.TaggedError<CallError>()("CallError", {
+  server: Schema.String,
+  reason: Schema.Union([Timeout, Down, MailboxFull, CallingSelf])
+}) {
+  override get message(): string {
+    const { reason, server } = this
+    switch (reason._tag) {
+      case "Timeout":
+        return `${server} did not answer within ${reason.millis} ms`
+      case "Down":
+        return `${server} ended before it answered: ${describe(reason.cause)}`
+      case "MailboxFull":
+        return `${server} has ${reason.capacity} messages waiting and takes no more: slow down, or raise its capacity`
+      case "CallingSelf":
+        return `${server} was called by its own handler and could never answer: change the state in the handler instead`
+    }
+  }
+}
+
+const describe = (cause: unknown): string => {
+  if (!Cause.isCause(cause) || cause.reasons.length === 0) return "it stopped normally"
+  const error: unknown = Cause.squash(cause)
+  return error instanceof Error ? error.message : String(error)
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// what handlers answer
+// --------------------------------------------------------------------------------------------------------------------
+
+/** What a handler may ask for besides its state: `continue` runs that handler before any other message. */
+export interface Then {
+  readonly continue: unknown
+}
+
+/** Answers a call and goes on with a state. */
+export const reply = <A, S>(value: A, state: S, then?: Then): Reply<A, S> => new Reply(value, state, then)
+
+/** Goes on with a state. A handler without an answer may return the bare state as well. */
+export const next = <S>(state: S, then?: Then): Next<S> => new Next(state, then)
+
+/**
+ * Stops the server: `"normal"` (the default) and `"shutdown"` are orderly, a `Cause` is a crash. A `reply` is sent after
+ * `terminate` has run; a call without one fails with `Down`.
+ */
+export function stop(reason?: StopReason): Stop
+export function stop<A>(reason: StopReason, options: { readonly reply: A }): Stop<A>
+export function stop<A>(reason: StopReason = "normal", options?: { readonly reply: A }): Stop<A> {
+  return new Stop(reason, options === undefined ? undefined : { value: options.reply })
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// timeouts, self
+// --------------------------------------------------------------------------------------------------------------------
+
+const CallTimeout = Context.Reference<number>("@coppice/supervision/GenServer/CallTimeout", { defaultValue: () => 5000 })
+
+/** How long the calls in an effect wait for their answers: 5 seconds unless said otherwise, as in OTP. */
+export const withCallTimeout =
+  (timeout: Duration.Input) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.provideService(effect, CallTimeout, Duration.toMillis(Duration.fromInputUnsafe(timeout)))
+
+/** The server itself, for its own `init` and handlers: what it sends arrives at its `info` handler. */
+export class Self extends Context.Service<Self, {
+  readonly send: (message: unknown) => Effect.Effect<void>
+}>()("@coppice/supervision/GenServer/Self") {}
+
+// --------------------------------------------------------------------------------------------------------------------
+// definition
+// --------------------------------------------------------------------------------------------------------------------
+
+type CallHandlers<S> = Readonly<
+  Record<string, (state: S, ...args: Array<never>) => Effect.Effect<Reply<unknown, S> | Stop<unknown>, unknown, unknown>>
+>
+type CastHandlers<S> = Readonly<
+  Record<string, (state: S, ...args: Array<never>) => Effect.Effect<S | Next<S> | Stop, unknown, unknown>>
+>
+
+/** Names that the class itself uses. */
+type Reserved = "layer" | "send" | "stop" | "of" | "use" | "useSync" | "context" | "key" | "name" | "length" | "prototype"
+
+type NotReserved<Calls> = keyof Calls & Reserved extends never ? unknown
+  : { readonly [K in keyof Calls & Reserved]: `"${K}" is a name of the class itself: call the handler something else` }
+
+type IsEntity<S> = S extends object ? "~coppice/domain/Entity" extends keyof S ? true : false : false
+
+/** Whether a state is, or holds, a domain entity. */
+type HoldsEntity<S> = true extends IsEntity<S> ? true
+  : S extends ReadonlyArray<infer A> ? HoldsEntity<A>
+  : S extends ReadonlyMap<infer K, infer V> ? true extends IsEntity<K> | IsEntity<V> ? true : false
+  : S extends ReadonlySet<infer A> ? IsEntity<A>
+  : S extends object ? true extends { [K in keyof S]: IsEntity<Element<S[K]>> }[keyof S] ? true : false
+  : false
+
+type Element<A> = A extends ReadonlyArray<infer B> ? B : A extends ReadonlyMap<unknown, infer B> ? B
+  : A extends ReadonlySet<infer B> ? B
+  : A
+
+type Stateless<S> = true extends HoldsEntity<S>
+  ? "a process must not hold domain entities: they live in the database. Keep their ids, or cache values that can be read again"
+  : unknown
+
+/** How a server begins, what it answers and how it ends. */
+export interface Definition<Args extends ReadonlyArray<unknown>, S, EI, RI, Calls, Casts, M, RM, C, RC, RT, Capacity> {
+  /** Makes the first state; runs when the layer is built, and again on every restart. */
+  readonly init: (...args: Args) => Effect.Effect<S | Next<S>, EI, RI>
+  /** Messages with an answer. A typed failure is the caller's; a defect is the server's end. */
+  readonly calls?: Calls
+  /** Messages without an answer. A failure is the server's end. */
+  readonly casts?: Casts
+  /** Plain messages, from `send` or from the server's own `Self`. */
+  readonly info?: (state: S, message: M) => Effect.Effect<S | Next<S> | Stop, unknown, RM>
+  /** What a handler asked to run before the next message. */
+  readonly continue?: (state: S, argument: C) => Effect.Effect<S | Next<S> | Stop, unknown, RC>
+  /** What to do when no message came for a while. */
+  readonly idle?: {
+    readonly after: Duration.Input
+    readonly handle: (state: S) => Effect.Effect<S | Next<S> | Stop, unknown, RC>
+  }
+  /** Runs at every end with the last state and the exit; after it callers of a stop get their reply. */
+  readonly terminate?: (state: S, exit: Exit.Exit<StopReason, unknown>) => Effect.Effect<void, never, RT>
+  /** How many messages may wait. Defaults to no limit; with one, calls and casts fail with `MailboxFull` beyond it. */
+  readonly capacity?: Capacity
+}
+
+type Tail<H> = H extends (state: never, ...args: infer Args) => unknown ? Args : never
+type Answer<H> = H extends (...args: Array<never>) => Effect.Effect<infer Outcome, infer _E, infer _R>
+  ? Outcome extends Reply<infer A, infer _S> ? A : Outcome extends Stop<infer A> ? A : never
+  : never
+type FailureOf<H> = H extends (...args: Array<never>) => Effect.Effect<infer _A, infer E, infer _R> ? E : never
+type Needs<Hs> = Hs[keyof Hs] extends infer H
+  ? H extends (...args: Array<never>) => Effect.Effect<infer _A, infer _E, infer R> ? R : never
+  : never
+
+type CastFailure<Capacity> = [Capacity] extends [number] ? CallError : never
+
+/** What the service offers to those who have it. */
+export type Methods<Calls, Casts, Capacity, R> =
+  & { readonly [K in keyof Calls]: (...args: Tail<Calls[K]>) => Effect.Effect<Answer<Calls[K]>, FailureOf<Calls[K]> | CallError, R> }
+  & { readonly [K in keyof Casts]: (...args: Tail<Casts[K]>) => Effect.Effect<void, CastFailure<Capacity>, R> }
+
+/** The class of a server: key, layer and client. */
+export interface ServerClass<Self_, Key extends string, Args extends ReadonlyArray<unknown>, EI, R, Calls, Casts, M, Capacity>
+  extends Context.ServiceClass<Self_, Key, Methods<Calls, Casts, Capacity, never>>
+{
+  /** The server as a layer: built when `init` is done, a child like any other. */
+  readonly layer: (...args: Args) => Layer.Layer<Self_, EI, Exclude<R, Scope.Scope | Self>>
+  /** Sends a plain message to the `info` handler. */
+  readonly send: (message: M) => Effect.Effect<void, CastFailure<Capacity>, Self_>
+  /** Stops the server after the messages that wait already; done when it has ended. Its supervisor then does its part. */
+  readonly stop: (reason?: StopReason) => Effect.Effect<void, CallError, Self_>
+}
+
+/** Makes the class of a server out of its definition. */
+export const Service = <Self_>() =>
+<
+  const Key extends string,
+  Args extends ReadonlyArray<unknown>,
+  S,
+  EI = never,
+  RI = never,
+  const Calls extends CallHandlers<NoInfer<S>> = {},
+  const Casts extends CastHandlers<NoInfer<S>> = {},
+  M = never,
+  RM = never,
+  C = never,
+  RC = never,
+  RT = never,
+  Capacity = undefined
+>(
+  key: Key,
+  definition:
+    & Definition<Args, S, EI, RI, Calls, Casts, M, RM, C, RC, RT, Capacity>
+    & Stateless<NoInfer<S>>
+    & { readonly calls?: NotReserved<NoInfer<Calls>>; readonly casts?: NotReserved<NoInfer<Casts>> }
+):
+  & ServerClass<Self_, Key, Args, EI, RI | Needs<Calls> | Needs<Casts> | RM | RC | RT, Calls, Casts, M, Capacity>
+  & Methods<Calls, Casts, Capacity, Self_> =>
+{
+  const Tag = Context.Service<Self_, object>()(key)
+  // The definition's types have done their work: from here on states and arguments are opaque.
+  const erased = definition as unknown as ErasedDefinition
+  const handlers = toHandlers(erased)
+  const client = (cast: boolean, name: string) => (...args: ReadonlyArray<unknown>) =>
+    Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
+      const service = Context.getUnsafe(fiber.context, Tag)
+      return reach(fiber, key, service, (server, timeout) =>
+        cast ? castTo(server, fiber, name, args) : server.call(fiber, name, args, timeout))
+    })
+  const statics: Record<string, unknown> = {
+    layer: (...args: ReadonlyArray<unknown>) => Layer.effect(Tag, make(key, erased, handlers, args)),
+    send: client(true, "info"),
+    stop: (reason: StopReason = "normal") =>
+      Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) =>
+        reach(fiber, key, Context.getUnsafe(fiber.context, Tag), (server, timeout) => server.stop(fiber, reason, timeout)))
+  }
+  for (const name of Object.keys(handlers.calls)) statics[name] = client(false, name)
+  for (const name of Object.keys(handlers.casts)) statics[name] = client(true, name)
+  // The members just added are those that the type lists.
+  return Object.assign(Tag, statics) as never
+}
+
+interface ErasedDefinition {
+  readonly init: (...args: ReadonlyArray<unknown>) => Effect.Effect<unknown, unknown, unknown>
+  readonly calls?: Handlers["calls"]
+  readonly casts?: Handlers["casts"]
+  readonly info?: NonNullable<Handlers["info"]>
+  readonly continue?: NonNullable<Handlers["continue"]>
+  readonly idle?: { readonly after: Duration.Input; readonly handle: NonNullable<Handlers["idle"]>["handle"] }
+  readonly terminate?: (state: unknown, exit: Exit.Exit<StopReason, unknown>) => Effect.Effect<void, never, unknown>
+  readonly capacity?: number
+}
+
+const toHandlers = (definition: ErasedDefinition): Handlers => ({
+  calls: definition.calls ?? {},
+  casts: definition.casts ?? {},
+  info: definition.info,
+  continue: definition.continue,
+  idle: definition.idle === undefined ? undefined : {
+    afterMillis: Duration.toMillis(Duration.fromInputUnsafe(definition.idle.after)),
+    handle: definition.idle.handle
+  },
+  capacity: definition.capacity ?? Infinity
+})
+
+// --------------------------------------------------------------------------------------------------------------------
+// server
+// --------------------------------------------------------------------------------------------------------------------
+
+const servers = new WeakMap<object, Server>()
+
+const make = Effect.fnUntraced(function*(
+  key: string,
+  definition: ErasedDefinition,
+  handlers: Handlers,
+  args: ReadonlyArray<unknown>
+) {
+  const process = Context.getOrUndefined(yield* Effect.context<never>(), Process)
+  const label = process?.path ?? key
+  const self = Self.of({
+    // Its own messages do not count against the capacity: a server must not fail for being told of its own business.
+    send: (message) => Effect.sync(() => server.tell(message))
+  })
+  const context = Context.add(yield* Effect.context<never>(), Self, self)
+  const server: Server = new Server(key, handlers, context, Context.get(context, Clock.Clock), (failure) =>
+    toError(label, failure))
+  const first = yield* Effect.provideContext(definition.init(...args) as Effect.Effect<unknown>, context)
+  server.begin(first)
+  refuseModels(key, server.state)
+  if (process !== undefined) {
+    yield* process.report(() => ({ mailboxLength: server.mailboxLength, handled: server.handled }))
+  }
+  const life = Effect.flatMap(server.loop, (reason) =>
+    Cause.isCause(reason) ? Effect.failCause(reason) : Effect.succeed(reason)).pipe(
+    Effect.onExit((exit) => {
+      server.end(exit)
+      const told = process === undefined ? Effect.void : process.exit(exit)
+      const terminated = definition.terminate === undefined
+        ? Effect.void
+        : definition.terminate(server.state, exit) as Effect.Effect<void>
+      return Effect.andThen(Effect.andThen(told, terminated), Effect.sync(() => server.finish()))
+    }),
+    Effect.provideContext(context)
+  ) as Effect.Effect<StopReason, unknown>
+  server.fiber = yield* Effect.forkScoped(life, { startImmediately: true })
+  const service: Record<string | symbol, unknown> = { [Unguarded]: true }
+  const method = (cast: boolean, name: string) => (...args: ReadonlyArray<unknown>) =>
+    Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) =>
+      cast ? castTo(server, fiber, name, args) : server.call(fiber, name, args, fiber.getRef(CallTimeout)))
+  for (const name of Object.keys(handlers.calls)) service[name] = method(false, name)
+  for (const name of Object.keys(handlers.casts)) service[name] = method(true, name)
+  servers.set(service, server)
+  return service
+})
+
+const castTo = (
+  server: Server,
+  fiber: Fiber.Fiber<unknown, unknown> | undefined,
+  name: string,
+  args: ReadonlyArray<unknown>
+): Effect.Effect<void, unknown> => {
+  const handler = name === "info" ? server.handlers.info : server.handlers.casts[name]
+  if (handler === undefined) return Effect.die(new Error(`${server.key} has no \`${name}\` handler`))
+  const run = (state: unknown) => (handler as Handlers["casts"][string])(state, ...args)
+  return server.cast(name, run, fiber?.cache.span)
+    ? Exit.void
+    : Exit.fail(server.toError({ _tag: "MailboxFull", capacity: server.handlers.capacity }))
+}
+
+// Finds the running server behind a service, waiting for it within the call's timeout while it restarts.
+const reach = (
+  fiber: Fiber.Fiber<unknown, unknown>,
+  key: string,
+  service: object,
+  use: (server: Server, timeoutMillis: number) => Effect.Effect<unknown, unknown>
+): Effect.Effect<unknown, unknown> => {
+  const timeout = fiber.getRef(CallTimeout)
+  const behind = cellOf(service)
+  if (behind === undefined) return use(serverOf(key, service), timeout)
+  const running = behind.cell.current?.services.get(behind.key)
+  return running !== undefined ? use(serverOf(key, running), timeout) : waitFor(key, behind, timeout, use)
+}
+
+const waitFor = (
+  key: string,
+  behind: { readonly cell: Cell; readonly key: string },
+  timeout: number,
+  use: (server: Server, timeoutMillis: number) => Effect.Effect<unknown, unknown>
+): Effect.Effect<unknown, unknown> =>
+  Effect.flatMap(Clock.currentTimeMillis, (began) =>
+    Effect.timeoutOrElse(behind.cell.instance, {
+      duration: timeout,
+      orElse: () => Effect.fail(toError(behind.cell.path, { _tag: "Timeout", millis: timeout }))
+    }).pipe(
+      Effect.flatMap((instance) =>
+        Effect.flatMap(Clock.currentTimeMillis, (now) =>
+          use(serverOf(key, instance.services.get(behind.key)), Math.max(0, timeout - (now - began))))
+      )
+    ))
+
+const serverOf = (key: string, service: unknown): Server => {
+  const server = typeof service === "object" && service !== null ? servers.get(service) : undefined
+  if (server === undefined) throw new Error(`the service "${key}" was not made by its GenServer's layer`)
+  return server
+}
+
+const toError = (server: string, failure: Failure): CallError => {
+  switch (failure._tag) {
+    case "Timeout":
+      return new CallError({ server, reason: new Timeout({ millis: failure.millis }) })
+    case "Down":
+      return new CallError({ server, reason: new Down({ cause: failure.cause }) })
+    case "MailboxFull":
+      return new CallError({ server, reason: new MailboxFull({ capacity: failure.capacity }) })
+    case "CallingSelf":
+      return new CallError({ server, reason: new CallingSelf({}) })
+  }
+}
+
+// A model that was not marked as an entity escapes the compiler, but not the server's start.
+const refuseModels = (key: string, state: unknown): void => {
+  const held = typeof state === "object" && state !== null ? [state, ...Object.values(state)] : []
+  for (const value of held) {
+    if (typeof value !== "object" || value === null) continue
+    const { constructor } = value
+    if ("fields" in constructor && "jsonCreate" in constructor && "insert" in constructor) {
+      throw new Error(`${key} holds the domain model ${constructor.name}: entities live in the database, not in processes`)
+    }
+  }
+}

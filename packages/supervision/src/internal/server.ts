@@ -1,0 +1,400 @@
+/**
+ * The running server behind a `GenServer`: a mailbox, a loop that handles one message at a time, and the callers that
+ * wait for an answer.
+ *
+ * A message that finds the server idle is handled on the spot, in the sender's turn, so that a call to an idle server
+ * costs neither a queue nor a switch. How deep such turns may nest is bounded.
+ */
+import { Cause, type Clock, type Context, Effect, Exit, type Fiber, type Tracer } from "effect"
+import { monotonicMillis } from "./child.ts"
+
+/** What a handler has decided. */
+export class Reply<out A, out S> {
+  readonly value: A
+  readonly state: S
+  readonly then: Then | undefined
+  constructor(value: A, state: S, then: Then | undefined) {
+    this.value = value
+    this.state = state
+    this.then = then
+  }
+}
+
+export class Next<out S> {
+  readonly state: S
+  readonly then: Then | undefined
+  constructor(state: S, then: Then | undefined) {
+    this.state = state
+    this.then = then
+  }
+}
+
+export class Stop<out A = never> {
+  readonly reason: StopReason
+  readonly reply: { readonly value: A } | undefined
+  constructor(reason: StopReason, reply: { readonly value: A } | undefined) {
+    this.reason = reason
+    this.reply = reply
+  }
+}
+
+/** The argument of the `continue` handler that runs before the next message. */
+export interface Then {
+  readonly continue: unknown
+}
+
+export type StopReason = "normal" | "shutdown" | Cause.Cause<unknown>
+
+type Outcome = Reply<unknown, unknown> | Stop<unknown> | unknown
+type Run = Effect.Effect<Outcome, unknown, unknown>
+
+export interface Handlers {
+  readonly calls: Readonly<Record<string, (state: unknown, ...args: ReadonlyArray<unknown>) => Run>>
+  readonly casts: Readonly<Record<string, (state: unknown, ...args: ReadonlyArray<unknown>) => Run>>
+  readonly info: ((state: unknown, message: unknown) => Run) | undefined
+  readonly continue: ((state: unknown, argument: unknown) => Run) | undefined
+  readonly idle: { readonly afterMillis: number; readonly handle: (state: unknown) => Run } | undefined
+  readonly capacity: number
+}
+
+/** Why a call has no answer; made into a `CallError` by `GenServer`. */
+export type Failure =
+  | { readonly _tag: "Timeout"; readonly millis: number }
+  | { readonly _tag: "Down"; readonly cause: Cause.Cause<unknown> }
+  | { readonly _tag: "MailboxFull"; readonly capacity: number }
+  | { readonly _tag: "CallingSelf" }
+
+interface Message {
+  readonly name: string
+  readonly run: (state: unknown) => Run
+  readonly request: Request | undefined
+  readonly span: Tracer.AnySpan | undefined
+}
+
+/** A caller that waits. Settled once: by the answer, its timeout, the server's end or its own interruption. */
+class Request {
+  exit: Exit.Exit<unknown, unknown> | undefined
+  resume: ((exit: Exit.Exit<unknown, unknown>) => void) | undefined
+  deadline = 0
+  timeoutMillis = 0
+  armed = false
+
+  settle(exit: Exit.Exit<unknown, unknown>): void {
+    if (this.exit !== undefined) return
+    this.exit = exit
+    this.resume?.(exit)
+  }
+}
+
+// How many servers may handle each other's messages within one turn before the next one is scheduled.
+const maxNesting = 32
+let nesting = 0
+
+export class Server {
+  readonly key: string
+  readonly handlers: Handlers
+  readonly context: Context.Context<never>
+  readonly clock: Clock.Clock
+  readonly toError: (failure: Failure) => unknown
+  state: unknown
+  handled = 0
+  /** Set when no message will be handled any more. */
+  ended: Exit.Exit<unknown, unknown> | undefined
+  fiber: Fiber.Fiber<unknown, unknown> | undefined
+  private then: Then | undefined
+  private stopping: Stop<unknown> | undefined
+  private lastReply: { readonly request: Request; readonly value: unknown } | undefined
+  private current: Message | undefined
+  private queue: Array<Message | undefined> = []
+  private head = 0
+  private wake: (() => void) | undefined
+  private readonly waiting: Array<Request> = []
+  private armed = 0
+  private sweeper: { readonly fiber: Fiber.Fiber<void>; readonly at: number } | undefined
+
+  constructor(
+    key: string,
+    handlers: Handlers,
+    context: Context.Context<never>,
+    clock: Clock.Clock,
+    toError: (failure: Failure) => unknown
+  ) {
+    this.key = key
+    this.handlers = handlers
+    this.context = context
+    this.clock = clock
+    this.toError = toError
+  }
+
+  get mailboxLength(): number {
+    return this.queue.length - this.head
+  }
+
+  /** Takes what `init` answered as the first state. */
+  begin(first: unknown): void {
+    this.state = first instanceof Next ? first.state : first
+    this.then = first instanceof Next ? first.then : undefined
+  }
+
+  // ------------------------------------------------------------------------------------------------------------------
+  // senders
+  // ------------------------------------------------------------------------------------------------------------------
+
+  call(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    name: string,
+    args: ReadonlyArray<unknown>,
+    timeoutMillis: number
+  ): Effect.Effect<unknown, unknown> {
+    const handler = this.handlers.calls[name]!
+    return this.request(fiber, name, (state) => handler(state, ...args), timeoutMillis)
+  }
+
+  stop(fiber: Fiber.Fiber<unknown, unknown>, reason: StopReason, timeoutMillis: number): Effect.Effect<unknown, unknown> {
+    const stop = Effect.succeed(new Stop(reason, { value: undefined }))
+    return this.request(fiber, "stop", () => stop, timeoutMillis)
+  }
+
+  private request(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    name: string,
+    run: (state: unknown) => Run,
+    timeoutMillis: number
+  ): Effect.Effect<unknown, unknown> {
+    if (this.ended !== undefined) return this.fail({ _tag: "Down", cause: causeOf(this.ended) })
+    if (fiber === this.fiber) return this.fail({ _tag: "CallingSelf" })
+    if (this.mailboxLength >= this.handlers.capacity && this.wake === undefined && name !== "stop") {
+      return this.fail({ _tag: "MailboxFull", capacity: this.handlers.capacity })
+    }
+    const request = new Request()
+    this.push({ name, run, request, span: fiber.cache.span })
+    return request.exit ?? this.await(request, timeoutMillis)
+  }
+
+  /** Puts a message into the mailbox; `false` when it is full. A message for an ended server is dropped, as in OTP. */
+  cast(name: string, run: (state: unknown) => Run, span: Tracer.AnySpan | undefined): boolean {
+    if (this.ended !== undefined) return true
+    if (this.mailboxLength >= this.handlers.capacity && this.wake === undefined) return false
+    this.push({ name, run, request: undefined, span })
+    return true
+  }
+
+  /** Puts a plain message of the server's own into the mailbox, full or not. */
+  tell(message: unknown): void {
+    const { info } = this.handlers
+    if (info === undefined) throw new Error(`${this.key} has no \`info\` handler`)
+    if (this.ended === undefined) {
+      this.push({ name: "info", run: (state) => info(state, message), request: undefined, span: undefined })
+    }
+  }
+
+  private fail(failure: Failure): Exit.Exit<never, unknown> {
+    return Exit.fail(this.toError(failure))
+  }
+
+  private push(message: Message): void {
+    this.queue.push(message)
+    const wake = this.wake
+    if (wake === undefined) return
+    this.wake = undefined
+    if (nesting >= maxNesting) {
+      this.fiber?.currentDispatcher.scheduleTask(wake, 0)
+      return
+    }
+    nesting++
+    try {
+      wake()
+    } finally {
+      nesting--
+    }
+  }
+
+  private await(request: Request, timeoutMillis: number): Effect.Effect<unknown, unknown> {
+    return Effect.callback<unknown, unknown>((resume) => {
+      if (request.exit !== undefined) return resume(request.exit)
+      request.resume = (exit) => {
+        this.disarm(request)
+        resume(exit)
+      }
+      if (timeoutMillis !== Infinity) this.arm(request, timeoutMillis)
+      return Effect.sync(() => {
+        // A request whose caller has left is skipped when its turn comes.
+        request.resume = undefined
+        this.disarm(request)
+        request.settle(Exit.void)
+      })
+    })
+  }
+
+  // ------------------------------------------------------------------------------------------------------------------
+  // timeouts: one sleeping fiber for all callers that wait
+  // ------------------------------------------------------------------------------------------------------------------
+
+  private arm(request: Request, timeoutMillis: number): void {
+    const { waiting } = this
+    request.deadline = monotonicMillis(this.clock) + timeoutMillis
+    request.timeoutMillis = timeoutMillis
+    request.armed = true
+    this.armed++
+    if (waiting.length > 64 && waiting.length > 2 * this.armed) {
+      waiting.splice(0, waiting.length, ...waiting.filter((other) => other.armed))
+    }
+    let index = waiting.length
+    while (index > 0 && waiting[index - 1]!.deadline > request.deadline) index--
+    waiting.splice(index, 0, request)
+    if (this.sweeper === undefined || this.sweeper.at > request.deadline) this.sweepAt(request.deadline, timeoutMillis)
+  }
+
+  private disarm(request: Request): void {
+    if (!request.armed) return
+    request.armed = false
+    this.armed--
+  }
+
+  private sweepAt(at: number, inMillis: number): void {
+    this.sweeper?.fiber.interruptUnsafe()
+    const fiber = Effect.runForkWith(this.context)(
+      Effect.andThen(Effect.sleep(inMillis), Effect.sync(() => this.sweep()))
+    )
+    this.sweeper = { fiber, at }
+  }
+
+  private sweep(): void {
+    const now = monotonicMillis(this.clock)
+    this.sweeper = undefined
+    const { waiting } = this
+    let due = 0
+    while (due < waiting.length && (!waiting[due]!.armed || waiting[due]!.deadline <= now)) due++
+    const left = waiting.splice(0, due)
+    const next = waiting[0]
+    if (next !== undefined) this.sweepAt(next.deadline, Math.max(0, next.deadline - now))
+    for (const request of left) {
+      if (request.armed) request.settle(this.fail({ _tag: "Timeout", millis: request.timeoutMillis }))
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------------------
+  // the loop
+  // ------------------------------------------------------------------------------------------------------------------
+
+  /** Handles messages until a handler stops the server or fails. The result is the reason of a stop. */
+  readonly loop: Effect.Effect<StopReason, unknown, unknown> = Effect.suspend(() =>
+    Effect.map(
+      Effect.whileLoop({
+        while: () => this.stopping === undefined,
+        body: () => this.step(),
+        step: () => {}
+      }),
+      () => this.stopping?.reason ?? "normal"
+    )
+  )
+
+  private step(): Effect.Effect<void, unknown, unknown> {
+    const then = this.then
+    if (then !== undefined) {
+      this.then = undefined
+      const run = this.handlers.continue
+      return run === undefined
+        ? Effect.die(new Error(`${this.key}: a handler asked to continue, but there is no \`continue\` handler`))
+        : this.run({ name: "continue", run: (state) => run(state, then.continue), request: undefined, span: undefined })
+    }
+    const message = this.take()
+    if (message === undefined) return this.park()
+    if (message.request?.exit !== undefined) return Exit.void
+    this.handled++
+    return this.run(message)
+  }
+
+  private take(): Message | undefined {
+    if (this.head === this.queue.length) return undefined
+    const message = this.queue[this.head]
+    this.queue[this.head++] = undefined
+    if (this.head === this.queue.length) {
+      this.queue.length = 0
+      this.head = 0
+    } else if (this.head > 1024 && this.head * 2 > this.queue.length) {
+      this.queue.splice(0, this.head)
+      this.head = 0
+    }
+    return message
+  }
+
+  private run(message: Message): Effect.Effect<void, unknown, unknown> {
+    this.current = message
+    let effect = message.run(this.state)
+    if (Exit.isExit(effect)) return this.settle(message, effect as Exit.Exit<Outcome, unknown>)
+    if (message.span !== undefined) {
+      effect = Effect.withSpan(effect, `GenServer.${this.key}.${message.name}`, { parent: message.span })
+    }
+    return Effect.matchCauseEffect(effect, {
+      onSuccess: (outcome) => this.settle(message, Exit.succeed(outcome)),
+      onFailure: (cause) => this.settle(message, Exit.failCause(cause))
+    })
+  }
+
+  private settle(message: Message, exit: Exit.Exit<Outcome, unknown>): Effect.Effect<void, unknown> {
+    const { request } = message
+    if (Exit.isFailure(exit)) {
+      // A typed failure of a call is its answer; anything else is the server's end.
+      if (request === undefined || !exit.cause.reasons.every(Cause.isFailReason)) return Exit.failCause(exit.cause)
+      this.current = undefined
+      request.settle(exit)
+      return Exit.void
+    }
+    this.current = undefined
+    const outcome = exit.value
+    if (outcome instanceof Reply) {
+      this.state = outcome.state
+      this.then = outcome.then
+      request?.settle(Exit.succeed(outcome.value))
+    } else if (outcome instanceof Stop) {
+      this.stopping = outcome
+      // Answered after `terminate` has run, as in OTP.
+      if (request !== undefined && outcome.reply !== undefined) {
+        this.lastReply = { request, value: outcome.reply.value }
+      } else if (request !== undefined) {
+        this.current = message
+      }
+    } else if (outcome instanceof Next) {
+      this.state = outcome.state
+      this.then = outcome.then
+    } else {
+      this.state = outcome
+    }
+    return Exit.void
+  }
+
+  private park(): Effect.Effect<void, unknown, unknown> {
+    const { idle } = this.handlers
+    if (idle === undefined) return this.parked
+    return Effect.flatMap(Effect.timeoutOption(this.parked, idle.afterMillis), (woken) =>
+      woken._tag === "Some"
+        ? Effect.void
+        : this.run({ name: "idle", run: idle.handle, request: undefined, span: undefined }))
+  }
+
+  private readonly parked = Effect.callback<void>((resume) => {
+    if (this.mailboxLength > 0) return resume(Exit.void)
+    this.wake = () => resume(Exit.void)
+    return Effect.sync(() => {
+      this.wake = undefined
+    })
+  })
+
+  /** Tells every caller that waits that there will be no answer; the one that a stop replies to is kept for `finish`. */
+  end(exit: Exit.Exit<unknown, unknown>): void {
+    if (this.ended !== undefined) return
+    this.ended = exit
+    this.sweeper?.fiber.interruptUnsafe()
+    const failure = this.fail({ _tag: "Down", cause: causeOf(exit) })
+    this.current?.request?.settle(failure)
+    for (let message = this.take(); message !== undefined; message = this.take()) message.request?.settle(failure)
+  }
+
+  finish(): void {
+    this.lastReply?.request.settle(Exit.succeed(this.lastReply.value))
+  }
+}
+
+const causeOf = (exit: Exit.Exit<unknown, unknown>): Cause.Cause<unknown> =>
+  Exit.isFailure(exit) ? exit.cause : Cause.empty
