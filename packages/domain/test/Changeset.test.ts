@@ -200,7 +200,10 @@ describe("Changeset.constraints", () => {
     ["an undeclared constraint", violation({ constraint: "trails_other_key" }, true)],
     ["a constraint without a name", violation({})],
     ["a constraint named like a member of every object", violation({ constraint: "constructor" })],
-    ["a lost connection", new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause: new Error("gone") }) })],
+    [
+      "a lost connection",
+      new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause: new Error("gone") }) })
+    ],
     [
       "another error that happens to carry a declared name",
       new SqlError.SqlError({
@@ -211,7 +214,9 @@ describe("Changeset.constraints", () => {
     it.effect(`leaves ${what} a defect, which is the error itself`, () =>
       Effect.gen(function* () {
         const exit = yield* Effect.exit(constraints(Effect.fail(error)))
-        assert.isTrue(Exit.isFailure(exit) && exit.cause.reasons.some((r) => Cause.isDieReason(r) && r.defect === error))
+        assert.isTrue(
+          Exit.isFailure(exit) && exit.cause.reasons.some((r) => Cause.isDieReason(r) && r.defect === error)
+        )
         assert.isFalse(Exit.isFailure(exit) && Cause.hasFails(exit.cause))
       })
     )
@@ -246,10 +251,12 @@ describe("Changeset.constraints", () => {
       ])
       const exit = yield* Effect.exit(constraints(Effect.failCause(cause)))
       assert.isTrue(Exit.isFailure(exit))
-      assert.deepStrictEqual(
-        Exit.isFailure(exit) ? exit.cause.reasons.map((reason) => reason._tag) : [],
-        ["Fail", "Fail", "Die", "Interrupt"]
-      )
+      assert.deepStrictEqual(Exit.isFailure(exit) ? exit.cause.reasons.map((reason) => reason._tag) : [], [
+        "Fail",
+        "Fail",
+        "Die",
+        "Interrupt"
+      ])
     })
   )
 

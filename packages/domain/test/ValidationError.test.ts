@@ -23,8 +23,8 @@ describe("ValidationError", () => {
   it("says in one sentence what is wrong and what to do", () => {
     assert.strictEqual(
       error.message,
-      "Invalid input: name is required; tags[0].label must be a string; it has an unknown version. " +
-        "Correct it and send it again."
+      "Invalid input: name is required; tags[0].label must be a string; it has an unknown version. "
+        + "Correct it and send it again."
     )
   })
 

@@ -1,9 +1,9 @@
 /** What `Domain.layer` accepts and refuses, and the words with which it refuses. */
 import { Domain } from "@coppice/domain"
+import { Process } from "@coppice/supervision"
 import { Context, Effect, type Layer, Scope, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 
-class Process extends Context.Service<Process, { readonly path: string }>()("@coppice/supervision/Process") {}
 class Mailer extends Context.Service<Mailer, { readonly send: Effect.Effect<void> }>()("test/Mailer") {}
 class Trails extends Context.Service<Trails, { readonly count: Effect.Effect<number> }>()("test/Trails") {}
 
@@ -50,7 +50,7 @@ Domain.layer(Trails, requiring<Scope.Scope | SqlClient.SqlClient>())
 Domain.layer(Trails, requiring<Scope.Closeable>())
 
 // @expect-error-message: its `make` must not require Scope
-Domain.layer(Trails, requiring<Scope.Scope | Process>())
+Domain.layer(Trails, requiring<Scope.Scope | Process.Process>())
 
 const makeScoped = Effect.fn("Trails.make")(function* () {
   yield* Effect.addFinalizer(() => Effect.void)
@@ -60,13 +60,13 @@ const makeScoped = Effect.fn("Trails.make")(function* () {
 Domain.layer(Trails, makeScoped())
 
 // @expect-error-message: A domain service holds no state: its `make` must not require Process (a life of its own). Move it to a process under a Supervisor.
-Domain.layer(Trails, requiring<Process>())
+Domain.layer(Trails, requiring<Process.Process>())
 
 // @expect-error-message: its `make` must not require Process
-Domain.layer(Trails, requiring<Process | SqlClient.SqlClient>())
+Domain.layer(Trails, requiring<Process.Process | SqlClient.SqlClient>())
 
 // @expect-error-message: its `make` must not require Process
-Domain.layer(Trails, Effect.as(Process, trails))
+Domain.layer(Trails, Effect.as(Process.link(Effect.never), trails))
 
 // oxlint-disable-next-line typescript/no-explicit-any -- the point of this case
 type Untyped = any
@@ -124,11 +124,11 @@ Domain.layer(Curried, Effect.succeed({ open: () => () => Effect.addFinalizer(() 
 class Linking extends Context.Service<
   Linking,
   {
-    readonly link: (id: number) => Effect.Effect<void, never, Process>
+    readonly link: (id: number) => Effect.Effect<void, never, Process.Process>
   }
 >()("test/Linking") {}
 // @expect-error-message: its method `link` must not require Process of its caller. Move it to a process under a Supervisor.
-Domain.layer(Linking, Effect.succeed({ link: () => Effect.asVoid(Process) }))
+Domain.layer(Linking, Effect.succeed({ link: () => Effect.asVoid(Process.link(Effect.never)) }))
 
 class Leaking extends Context.Service<
   Leaking,
