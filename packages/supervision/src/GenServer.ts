@@ -127,8 +127,8 @@ type CastHandlers<S> = Readonly<
 /** Names that the class itself uses. */
 type Reserved = "layer" | "send" | "stop" | "of" | "use" | "useSync" | "context" | "key" | "name" | "length" | "prototype"
 
-type NotReserved<Calls> = keyof Calls & Reserved extends never ? unknown
-  : { readonly [K in keyof Calls & Reserved]: `"${K}" is a name of the class itself: call the handler something else` }
+/** A handler of such a name is refused, with the reason as its type. */
+type NotReserved = { readonly [K in Reserved]?: `"${K}" is a name of the class itself: call the handler something else` }
 
 type IsEntity<S> = S extends object ? "~coppice/domain/Entity" extends keyof S ? true : false : false
 
@@ -180,6 +180,9 @@ type Needs<Hs> = Hs[keyof Hs] extends infer H
   ? H extends (...args: Array<never>) => Effect.Effect<infer _A, infer _E, infer R> ? R : never
   : never
 
+// Handlers that were not given are inferred as their bare constraint.
+type Given<Handlers> = string extends keyof Handlers ? {} : Handlers
+
 type CastFailure<Capacity> = [Capacity] extends [number] ? CallError : never
 
 /** What the service offers to those who have it. */
@@ -205,10 +208,10 @@ export const Service = <Self_>() =>
   const Key extends string,
   Args extends ReadonlyArray<unknown>,
   S,
-  EI = never,
-  RI = never,
-  const Calls extends CallHandlers<NoInfer<S>> = {},
-  const Casts extends CastHandlers<NoInfer<S>> = {},
+  EI,
+  RI,
+  Calls extends CallHandlers<S> & NotReserved,
+  Casts extends CastHandlers<S> & NotReserved,
   M = never,
   RM = never,
   C = never,
@@ -220,10 +223,19 @@ export const Service = <Self_>() =>
   definition:
     & Definition<Args, S, EI, RI, Calls, Casts, M, RM, C, RC, RT, Capacity>
     & Stateless<NoInfer<S>>
-    & { readonly calls?: NotReserved<NoInfer<Calls>>; readonly casts?: NotReserved<NoInfer<Casts>> }
 ):
-  & ServerClass<Self_, Key, Args, EI, RI | Needs<Calls> | Needs<Casts> | RM | RC | RT, Calls, Casts, M, Capacity>
-  & Methods<Calls, Casts, Capacity, Self_> =>
+  & ServerClass<
+    Self_,
+    Key,
+    Args,
+    EI,
+    RI | Needs<Given<Calls>> | Needs<Given<Casts>> | RM | RC | RT,
+    Given<Calls>,
+    Given<Casts>,
+    M,
+    Capacity
+  >
+  & Methods<Given<Calls>, Given<Casts>, Capacity, Self_> =>
 {
   const Tag = Context.Service<Self_, object>()(key)
   // The definition's types have done their work: from here on states and arguments are opaque.

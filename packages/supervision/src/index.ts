@@ -1,3 +1,4 @@
+export * as Application from "./Application.ts"
 export * as Child from "./Child.ts"
 export * as GenServer from "./GenServer.ts"
 export * as Process from "./Process.ts"
