@@ -1,0 +1,104 @@
+import { assert, describe, it } from "@effect/vitest"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { fileURLToPath } from "node:url"
+
+const program = fileURLToPath(new URL("./fixtures/application.ts", import.meta.url))
+
+interface Ended {
+  readonly code: number | null
+  readonly output: string
+  /** What the children said, without the log. */
+  readonly said: ReadonlyArray<string>
+}
+
+/** Runs the program, sends it each signal once the given text has been printed, and waits for its end. */
+const run = async (
+  mode: string,
+  signals: ReadonlyArray<{ readonly after: string; readonly signal: NodeJS.Signals }> = []
+): Promise<Ended> => {
+  const child = spawn(process.execPath, ["--conditions=@coppice/source", "--import=tsx", program, mode], {
+    stdio: ["ignore", "pipe", "pipe"]
+  })
+  let output = ""
+  let next = 0
+  const onData = (data: Buffer) => {
+    output += data.toString()
+    const signal = signals[next]
+    if (signal !== undefined && output.includes(signal.after)) {
+      next++
+      child.kill(signal.signal)
+    }
+  }
+  child.stdout.on("data", onData)
+  child.stderr.on("data", onData)
+  const [code] = (await once(child, "close")) as [number | null]
+  const said = output.split("\n").filter((line) => /^(start|stopping|stopped) /.test(line))
+  return { code, output, said }
+}
+
+const started = ["start a", "start b", "start c"]
+const stoppedInOrder = ["stopping c", "stopped c", "stopping b", "stopped b", "stopping a", "stopped a"]
+
+describe.concurrent("Application", () => {
+  it("stops its children in reverse order on SIGTERM and exits with 0", async () => {
+    const { code, output, said } = await run("", [{ after: "application started", signal: "SIGTERM" }])
+    assert.deepStrictEqual(said, [...started, ...stoppedInOrder])
+    assert.include(output, "└─ d  running")
+    assert.strictEqual(code, 0)
+  })
+
+  it("does the same on SIGINT", async () => {
+    const { code, said } = await run("", [{ after: "application started", signal: "SIGINT" }])
+    assert.deepStrictEqual(said, [...started, ...stoppedInOrder])
+    assert.strictEqual(code, 0)
+  })
+
+  it("exits with 1 when the root supervisor gives up, after stopping its children in order", async () => {
+    const { code, output, said } = await run("give-up")
+    assert.deepStrictEqual(said, [...started, ...stoppedInOrder])
+    assert.include(output, "App gave up: App/d exceeded 1 restarts within 5000 ms; the last end was: Error: boom")
+    assert.strictEqual(code, 1)
+  })
+
+  it("exits with 1 when a child fails its first start, after rolling back in reverse", async () => {
+    const { code, output, said } = await run("start-failure")
+    assert.deepStrictEqual(said, ["start a", "start b", "stopping b", "stopped b", "stopping a", "stopped a"])
+    assert.include(output, "App/c failed to start: Error: no way")
+    assert.strictEqual(code, 1)
+  })
+
+  it("ends at once on a second signal", async () => {
+    const { code, said } = await run("stuck-long", [
+      { after: "application started", signal: "SIGTERM" },
+      { after: "stopping b", signal: "SIGTERM" }
+    ])
+    assert.strictEqual(code, 143)
+    assert.notInclude(said, "stopped b")
+  })
+
+  it("exits with 124 when the stop takes longer than the shutdown timeout", async () => {
+    const { code, output } = await run("stuck", [{ after: "application started", signal: "SIGTERM" }])
+    assert.include(output, "the application did not stop within 300 ms")
+    assert.strictEqual(code, 124)
+  })
+
+  it("stops in order and exits with 1 after an exception outside every fiber", async () => {
+    const { code, output, said } = await run("escape")
+    assert.deepStrictEqual(said, [...started, ...stoppedInOrder])
+    assert.include(output, "escaped")
+    assert.strictEqual(code, 1)
+  })
+
+  it("stops in order and exits with 1 after an unhandled rejection", async () => {
+    const { code, said } = await run("reject")
+    assert.deepStrictEqual(said, [...started, ...stoppedInOrder])
+    assert.strictEqual(code, 1)
+  })
+
+  it("runs under NodeRuntime: launch stops in order when it is interrupted", async () => {
+    const { code, said } = await run("node-runtime", [{ after: "application started", signal: "SIGINT" }])
+    assert.deepStrictEqual(said, [...started, ...stoppedInOrder])
+    assert.strictEqual(code, 130)
+  })
+})
