@@ -70,9 +70,11 @@ const firstFailure = async (commands) => {
  */
 const run = ([program = "", ...args]) =>
   new Promise((settle, reject) => {
+    const { FORCE_COLOR: _, ...environment } = process.env
+    const path = join(workspaceRoot, "node_modules", ".bin") + delimiter + process.env["PATH"]
     const child = spawn(program, args, {
       cwd: workspaceRoot,
-      env: { ...process.env, PATH: join(workspaceRoot, "node_modules", ".bin") + delimiter + process.env["PATH"] },
+      env: { ...environment, PATH: path, NO_COLOR: "1" },
       shell: process.platform === "win32",
       stdio: ["ignore", "pipe", "pipe"]
     })

@@ -28,7 +28,9 @@ export const missingPackages = (folder) => {
     const want = wanted[path]
     const have = installed[path]
     if (have === undefined) return !want.optional && !want.devOptional
-    return have.version !== want.version || (want.integrity && have.integrity !== want.integrity) || have.link !== want.link
+    return (
+      have.version !== want.version || (want.integrity && have.integrity !== want.integrity) || have.link !== want.link
+    )
   })
 }
 
