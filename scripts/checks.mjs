@@ -19,7 +19,17 @@ export const checks = {
   lint: () => [["oxlint", "--deny-warnings", "--report-unused-disable-directives"]],
   format: () => [["oxfmt", "--check"]],
   effect: () =>
-    projects().map((project) => ["effect-tsgo", "diagnostics", "--strict", "--project", join(workspaceRoot, project)]),
+    projects().map((project) => [
+      "effect-tsgo",
+      "diagnostics",
+      "--strict",
+      "--severity",
+      "error,warning",
+      "--format",
+      "text",
+      "--project",
+      join(workspaceRoot, project)
+    ]),
   unused: () => [["knip", "--no-config-hints"]],
   arrows: () => [["node", "scripts/check-arrows.mjs"]],
   docs: () => [["node", "scripts/check-docs.mjs"]],
