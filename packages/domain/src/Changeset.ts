@@ -54,8 +54,8 @@ type Unexpected = SqlError.SqlError | Schema.SchemaError
  *
  * const NewTrail = Schema.Struct({ name: Schema.String.check(Schema.isMinLength(3)), url: Schema.URLFromString })
  *
- * Effect.runSync(Effect.flip(Changeset.cast(NewTrail, { name: "x", admin: true }))).fields
- * // { name: ["must have a length of at least 3"], url: ["is required"] }
+ * const error = Effect.runSync(Effect.flip(Changeset.cast(NewTrail, { name: "x", admin: true })))
+ * error.fields // => { name: ["must have a length of at least 3"], url: ["is required"] }
  * ```
  */
 export const cast = <S extends Schema.Constraint>(
@@ -86,7 +86,8 @@ export const cast = <S extends Schema.Constraint>(
  * const EditTrail = Schema.Struct({ name: Schema.String, note: Schema.String })
  * const trail = { id: 1, name: "Ridge", note: "", version: 3 }
  *
- * Effect.runSync(Changeset.patch(EditTrail, trail, { name: "Ridge", note: "steep" })).changes // { note: "steep" }
+ * const changeset = Effect.runSync(Changeset.patch(EditTrail, trail, { name: "Ridge", note: "steep" }))
+ * changeset.changes // => { note: "steep" }
  * ```
  */
 export const patch = <S extends Struct, Data extends S["Type"]>(
@@ -203,7 +204,7 @@ const transitionErrors = <S extends Struct>(
 const checkErrors = (schema: Struct, value: Values): Effect.Effect<ReadonlyArray<ValidationError.FieldMessage>> => {
   const checks = schema.ast.checks
   if (checks === undefined) return Effect.succeed([])
-  return Schema.decodeUnknownEffect(Schema.Unknown.check(...checks), { errors: "all" })(value).pipe(
+  return Schema.decodeEffect(Schema.Unknown.check(...checks), { errors: "all" })(value).pipe(
     Effect.match({ onSuccess: () => [], onFailure: ({ issue }) => fromIssue(issue) })
   )
 }

@@ -14,8 +14,8 @@ import * as GuardedUpdate from "./internal/guardedUpdate.ts"
 export class Stale extends Schema.TaggedError<Stale>("@coppice/domain/Stale")("Stale", {
   table: Schema.String,
   id: Schema.String,
-  expected: Schema.Number,
-  actual: Schema.Number
+  expected: Schema.Int,
+  actual: Schema.Int
 }) {
   override get message(): string {
     return (
@@ -91,12 +91,11 @@ export const makeUpdate = <
       // `versionColumn` only ranges over the fields that are numbers, which does not survive the lookup.
       const expected = current[versionColumn] as number
       const settle = (outcome: GuardedUpdate.Outcome<M["Type"]>) =>
-        Option.match(outcome.row, {
-          onSome: Effect.succeed,
-          onNone: () =>
-            // The guard column decodes to the type of `versionColumn`, which is a number.
-            Effect.fail(new Stale({ table: tableName, id: String(id), expected, actual: outcome.found as number }))
-        })
+        Effect.fromOption(
+          outcome.row,
+          // The guard column decodes to the type of `versionColumn`, which is a number.
+          () => new Stale({ table: tableName, id: String(id), expected, actual: outcome.found as number })
+        )
       const attempt =
         Object.keys(changes).length === 0
           ? Effect.map(guarded.read(id), ({ found, row }) => ({

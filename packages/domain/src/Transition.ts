@@ -49,7 +49,7 @@ export { RowNotFound } from "./internal/guardedUpdate.ts"
  *   paused: ["active", "archived"],
  *   archived: []
  * })
- * Transition.allows(TrailStatus, "draft", "paused") // false
+ * Transition.allows(TrailStatus, "draft", "paused") // => false
  * ```
  */
 export const make = <const State extends string>(table: {
@@ -159,11 +159,8 @@ export const makeUpdate = <
       (id, to, changes = {}) =>
         guarded.write({ id, accepted: previous(transition, to), becomes: Option.some(to), changes }).pipe(
           Effect.flatMap(({ found, row }) =>
-            Option.match(row, {
-              onSome: Effect.succeed,
-              // The guard column decodes to the type of `statusColumn`, which is a state.
-              onNone: () => Effect.fail(refuse(transition, found as State, to))
-            })
+            // The guard column decodes to the type of `statusColumn`, which is a state.
+            Effect.fromOption(row, () => refuse(transition, found as State, to))
           ),
           Effect.withSpan(`${options.spanPrefix}.transition`, { attributes: { id, to } }, { captureStackTrace: false })
         )

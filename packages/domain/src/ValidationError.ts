@@ -23,7 +23,7 @@ export const maxMessages = 100
  * import { ValidationError } from "@coppice/domain"
  *
  * const error = new ValidationError.ValidationError({ fields: { url: ["could not be reached"] } })
- * error.message // "Invalid input: url could not be reached. Correct it and send it again."
+ * error.message // => "Invalid input: url could not be reached. Correct it and send it again."
  * ```
  */
 export class ValidationError extends Schema.TaggedError<ValidationError>("@coppice/domain/ValidationError")(

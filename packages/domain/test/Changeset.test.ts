@@ -1,6 +1,6 @@
 import { Changeset, Transition, type ValidationError } from "@coppice/domain"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Layer, Option, Schema, SchemaGetter } from "effect"
+import { Cause, Context, Effect, Exit, Option, Schema, SchemaGetter } from "effect"
 import { Model } from "effect/schema"
 import { SqlError } from "effect/sql"
 
@@ -131,6 +131,30 @@ describe("Changeset.cast", () => {
     })
   )
 
+  for (const [schema, input, message] of [
+    [Schema.NonEmptyString, "", "must not be empty"],
+    [Schema.String.check(Schema.isMaxLength(2)), "abc", "must have a length of at most 2"],
+    [Schema.String.check(Schema.isPattern(/^a+$/)), "b", "does not have the required format"],
+    [Schema.String.check(Schema.isUUID()), "b", "must be a UUID"],
+    [Schema.String.check(Schema.makeFilter(() => false)), "b", "is invalid"],
+    [Schema.Finite.check(Schema.isGreaterThan(3)), 1, "must be greater than 3"],
+    [Schema.FiniteFromString, "x", "must be a finite number"],
+    [Schema.DateTimeUtcFromString, 4, "must be a string"],
+    [Schema.DateTimeUtcFromString, "x", "must be a valid UTC DateTime string"],
+    [Schema.NullOr(Schema.Int), "x", "must be a number or null"],
+    [Schema.Boolean, "yes", "must be true or false"],
+    [Schema.Literal("a"), "b", 'must be "a"'],
+    [Schema.Enum({ A: "a", B: "b" }), "c", 'must be one of "a", "b"'],
+    [Schema.UniqueArray(Schema.Int), [1, 1], "must be an array with unique items"]
+  ] as const) {
+    it.effect(`says "${message}" of ${JSON.stringify(input)}`, () =>
+      Effect.gen(function* () {
+        const value: Schema.Codec<unknown, unknown> = schema
+        assert.deepStrictEqual(yield* castFields(Schema.Struct({ value }), { value: input }), { value: [message] })
+      })
+    )
+  }
+
   it.effect("never repeats the rejected input", () =>
     Effect.gen(function* () {
       const schema = Schema.Struct({ password: Schema.RedactedFromValue(Schema.String.check(Schema.isMinLength(12))) })
@@ -161,7 +185,7 @@ describe("Changeset.cast", () => {
         Schema.Struct({ word: Word }),
         { word: "1" }
       )
-      assert.deepStrictEqual(yield* Effect.provide(effect, Layer.succeed(Words, ["x", "y"])), { word: "y" })
+      assert.deepStrictEqual(yield* Effect.provideService(effect, Words, ["x", "y"]), { word: "y" })
     })
   )
 })

@@ -1,4 +1,4 @@
-import { OptimisticLock } from "@coppice/domain"
+import { Changeset, OptimisticLock } from "@coppice/domain"
 import { Postgres } from "@coppice/postgres"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Option, Result, Schema, String } from "effect"
@@ -103,6 +103,16 @@ layer(Database)("OptimisticLock.makeUpdate", (it) => {
       const changes: { readonly length: number } = Object.assign({ length: 5 }, { status: "archived" })
       assert.isTrue(Schema.isSchemaError(yield* Effect.flip(update(trail, changes))))
       assert.deepStrictEqual(yield* find(trail.id), Option.some(trail))
+    })
+  )
+
+  it.effect("takes a changeset", () =>
+    Effect.gen(function* () {
+      const update = yield* makeUpdate
+      const trail = yield* insertTrail({ length: 4 })
+      const { changes, data } = yield* Changeset.patch(Trail.jsonUpdate, trail, { name: "Gorge", length: 4 })
+      assert.deepStrictEqual(changes, { name: "Gorge" })
+      assert.deepInclude({ ...(yield* update(data, changes)) }, { name: "Gorge", length: 4, version: 2 })
     })
   )
 

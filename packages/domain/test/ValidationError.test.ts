@@ -15,7 +15,7 @@ describe("ValidationError", () => {
       _tag: "ValidationError",
       fields: { name: ["is required"], "tags[0].label": ["must be a string"], $: ["has an unknown version"] }
     })
-    const decoded = Schema.decodeUnknownSync(ValidationError.ValidationError)(json)
+    const decoded = Schema.decodeSync(ValidationError.ValidationError)(json)
     assert.instanceOf(decoded, ValidationError.ValidationError)
     assert.deepStrictEqual(decoded.fields, error.fields)
   })

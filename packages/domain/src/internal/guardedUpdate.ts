@@ -46,7 +46,7 @@ export interface Options {
   readonly versionColumn: string | undefined
 }
 
-export interface Request {
+interface Request {
   readonly id: unknown
   /** What the guard column may hold. When empty, the write is refused whatever it holds. */
   readonly accepted: ReadonlyArray<unknown>

@@ -62,8 +62,8 @@ const typeMessage = (ast: SchemaAST.AST): string => {
   const kinds = kindsOf(ast)
   if (kinds.length === 0) return "is invalid"
   if (new Set(kinds).size < kinds.length) return "does not match any of the allowed forms"
-  const literals = ast._tag === "Union" && ast.types.length > 1 && ast.types.every((type) => type._tag === "Literal")
-  return literals ? `must be one of ${kinds.join(", ")}` : `must be ${kinds.join(" or ")}`
+  const choice = ast._tag === "Enum" || (ast._tag === "Union" && ast.types.every((type) => type._tag === "Literal"))
+  return choice && kinds.length > 1 ? `must be one of ${kinds.join(", ")}` : `must be ${kinds.join(" or ")}`
 }
 
 const kindsOf = (ast: SchemaAST.AST): ReadonlyArray<string> => {
@@ -100,6 +100,8 @@ const kindsOf = (ast: SchemaAST.AST): ReadonlyArray<string> => {
 // Checks and codecs describe what they expect with a noun phrase: "a value greater than 3", "a valid URL string".
 const expectation = (expected: string | undefined): string => {
   if (expected === undefined) return "is invalid"
+  if (expected === "a value with a length of at least 1") return "must not be empty"
+  if (expected.startsWith("a string matching ")) return "does not have the required format"
   const having = /^a (?:value|string) with (.*)$/s.exec(expected)?.[1]
   if (having !== undefined) return `must have ${having}`
   const being = /^a value (?:that is )?(.*)$/s.exec(expected)?.[1]
