@@ -9,6 +9,7 @@ import { Clock, Config, Context, Effect, Layer, Option, Redacted } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
 import * as EmbeddedServer from "./internal/server.ts"
+import * as Pglite from "./Pglite.ts"
 import { InvalidDatabaseUrl, PostgresUnavailable, ServerUnreachable } from "./PostgresError.ts"
 
 /** How `layerWith` finds its database. */
@@ -99,6 +100,13 @@ export const layerServer = (options: ServerOptions = {}): Layer.Layer<Server, Po
  * ```
  */
 export const layer: Layer.Layer<PgClient.PgClient | SqlClient | Server, PostgresUnavailable> = layerWith()
+
+/**
+ * PostgreSQL on virtual time: queries complete inside `TestClock.adjust`. One PGlite per layer, in this process; see
+ * `Pglite` for what it can and cannot do, `Pglite.advance` for moving the clock, and `Sandbox.layer` for isolation.
+ */
+export const layerTest: Layer.Layer<PgClient.PgClient | SqlClient | Pglite.Pglite, PostgresUnavailable> =
+  Pglite.layer()
 
 /**
  * A client for the database at `url`, timed by the live clock.
