@@ -3,13 +3,14 @@
 //
 // - Every ```ts fence is a program of its own. There is no way to leave one out: what is no program is no `ts`.
 // - ```ts file=counter.ts gives a fence a name, and other fences of the same page can `import ... from "./counter.ts"`.
-// - A page that must show code that does not compile puts `// @ts-expect-error` above the line.
+// - Code that must not compile says so, and how: `// @expect-error-message: text` above it, as in check-type-errors.mjs.
 // - A fence with `expression // => value` is run too, and each such line must be reached and give that value.
 import "./require-node.mjs"
 import { spawn } from "node:child_process"
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, rmdirSync, writeFileSync } from "node:fs"
 import { dirname, join, relative, sep } from "node:path"
 import { pathToFileURL } from "node:url"
+import { compare } from "./check-type-errors.mjs"
 import { fencesOf, withAssertions } from "./fences.mjs"
 import { filesBelow } from "./source.mjs"
 import { typeCheck, workspaceRoot } from "./tsc.mjs"
@@ -75,12 +76,19 @@ const writePrograms = (folder, files) => {
 }
 
 /** @param {ReadonlyArray<Program>} programs */
-const compile = (programs) =>
-  typeCheck(programs.map(({ program }) => program)).map(({ file, line, column, code, message }) => {
-    const from = programs.find(({ program }) => program === file)
-    const where = from === undefined ? place(file, line) : `${place(from.source, line)}:${column + from.indent}`
-    return `${where} ${code}: ${message}`
-  })
+const compile = (programs) => {
+  const files = programs.map(({ program }) => program)
+  const { unexpected, unmet } = compare(files, typeCheck(files))
+  /** @type {(file: string) => Program | undefined} */
+  const from = (file) => programs.find(({ program }) => program === file)
+  return [
+    ...unexpected.map(({ file, line, column, code, message }) => {
+      const { source = file, indent = 0 } = from(file) ?? {}
+      return `${place(source, line)}:${column + indent} ${code}: ${message}`
+    }),
+    ...unmet.map(({ file, line, problem }) => `${place(from(file)?.source ?? file, line)} ${problem}`)
+  ]
+}
 
 /**
  * Runs a program and returns what is wrong with it, if anything.

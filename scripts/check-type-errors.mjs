@@ -21,6 +21,8 @@ import { typeCheck, workspaceRoot } from "./tsc.mjs"
  * first and the last line on which the error may stand
  */
 
+/** @typedef {import("./tsc.mjs").CompileError} CompileError */
+
 const marker = "@expect-error-message:"
 
 /**
@@ -30,26 +32,46 @@ const marker = "@expect-error-message:"
  * @returns {{ expected: number, problems: Array<string> }}
  */
 export const checkTypeErrors = (files) => {
+  const { expected, unexpected, unmet } = compare(files, typeCheck(files))
+  return {
+    expected,
+    problems: [
+      ...unexpected.map(({ file, line, code, message }) => `${place(file, line)} unexpected ${code}: ${message}`),
+      ...unmet.map(({ file, line, problem }) => `${place(file, line)} ${problem}`)
+    ]
+  }
+}
+
+/**
+ * Holds the errors of a compilation against what its files expect.
+ *
+ * @param {ReadonlyArray<string>} files
+ * @param {ReadonlyArray<CompileError>} errors
+ */
+export const compare = (files, errors) => {
   const expectations = files.flatMap((file) => expectationsOf(file, readFileSync(file, "utf8")))
   /** @type {Set<Expectation>} */
   const met = new Set()
-  const problems = expectations
-    .filter(({ text }) => text === "")
-    .map(({ file, line }) => `${place(file, line)} an expectation without a text: say what the message contains`)
-  for (const error of typeCheck(files)) {
-    const near = expectations.filter(
-      ({ file, from, to }) => file === error.file && from <= error.line && error.line <= to
+  const unexpected = errors.filter((error) => {
+    const meeting = expectations.filter(
+      ({ file, from, to, text }) =>
+        text !== ""
+        && file === error.file
+        && from <= error.line
+        && error.line <= to
+        && squeeze(error.message).includes(text)
     )
-    const meeting = near.filter(({ text }) => squeeze(error.message).includes(text))
     for (const expectation of meeting) met.add(expectation)
-    if (meeting.length === 0) {
-      problems.push(`${place(error.file, error.line)} unexpected ${error.code}: ${error.message}`)
-    }
-  }
-  for (const { file, line, text, ...expectation } of expectations.filter((one) => !met.has(one))) {
-    problems.push(`${place(file, line)} no error on line ${expectation.from} says: ${text}`)
-  }
-  return { expected: expectations.length, problems }
+    return meeting.length === 0
+  })
+  const unmet = expectations
+    .filter((expectation) => !met.has(expectation))
+    .map(({ file, line, from, text }) => ({
+      file,
+      line,
+      problem: text === "" ? "say what the message contains" : `no error on line ${from} says: ${text}`
+    }))
+  return { expected: expectations.length, unexpected, unmet }
 }
 
 /**

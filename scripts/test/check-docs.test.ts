@@ -71,6 +71,16 @@ describe("fences of Markdown", () => {
     ])
   })
 
+  it("may show what does not compile, if they say what the compiler says", async () => {
+    const show = (text: string) =>
+      check("page.md", "```ts", `// @expect-error-message: ${text}`, "const one: string = 1", "```")
+    assert.deepStrictEqual((await show("not assignable to type 'string'")).problems, [])
+    assert.deepStrictEqual((await show("something else")).problems, [
+      "page.md:3:7 TS2322: Type 'number' is not assignable to type 'string'.",
+      "page.md:2 no error on line 3 says: something else"
+    ])
+  })
+
   it("are not looked for inside other fences", async () => {
     const result = await check("page.md", "````md", "```ts", "nonsense(", "```", "````")
     assert.deepStrictEqual(result, { fences: 0, asserted: 0, problems: [] })
