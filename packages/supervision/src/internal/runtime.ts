@@ -341,7 +341,7 @@ const causeOf = (exit: Exit.Exit<unknown, unknown>): Cause.Cause<unknown> =>
 // A nested supervisor has named the path to the innermost child already.
 const startError = (path: string, cause: Cause.Cause<unknown>): StartError => {
   const inner: unknown = Cause.squash(cause)
-  return inner instanceof StartError && inner.path.startsWith(`${path}/`)
+  return inner instanceof StartError && `${inner.path}/`.startsWith(`${path}/`)
     ? inner
     : new StartError({ path, reason: cause })
 }

@@ -1,0 +1,465 @@
+import { Child, Supervisor } from "@coppice/supervision"
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer } from "effect"
+import { cast } from "./fixtures/Actor.ts"
+import { pass, scenario, settle, start, startApp } from "./fixtures/Scenario.ts"
+
+class Shared extends Context.Service<Shared, { readonly number: number }>()("test/Shared") {}
+class First extends Context.Service<First, { readonly number: number }>()("test/First") {}
+class Second extends Context.Service<Second, { readonly number: number }>()("test/Second") {}
+
+const failure = (exit: Exit.Exit<unknown, unknown>): Supervisor.StartError => {
+  if (Exit.isSuccess(exit)) throw new Error("it started")
+  const error = Cause.squash(exit.cause)
+  assert.instanceOf(error, Supervisor.StartError)
+  return error
+}
+
+describe("a supervisor's start", () => {
+  scenario("starts children one after the other in list order, and is up when all are", () =>
+    Effect.gen(function* () {
+      const { a, b, c, journal } = cast("a", "b", "c")
+      a.startTakes = b.startTakes = c.startTakes = 10
+      const app = yield* Effect.forkChild(startApp("one_for_one", [a.child(), b.child(), c.child()]))
+      yield* pass(9)
+      assert.strictEqual(journal.take(), "")
+      yield* pass(1)
+      assert.strictEqual(journal.take(), "+a")
+      assert.strictEqual(b.starts, 1)
+      assert.strictEqual(c.starts, 0)
+      yield* pass(19)
+      assert.isUndefined(app.pollUnsafe())
+      yield* pass(1)
+      assert.strictEqual(journal.take(), "+b +c")
+      yield* Effect.flatMap(Fiber.join(app), (running) => running.stop)
+      assert.strictEqual(journal.take(), "-c -b -a")
+    })
+  )
+
+  scenario("a nested supervisor's whole tree is up before the next sibling starts", () =>
+    Effect.gen(function* () {
+      const { a, b, c, d, journal } = cast("a", "b", "c", "d")
+      b.startTakes = c.startTakes = "1 second"
+      const inner = Supervisor.layer("Inner", { strategy: "one_for_one", children: [b.child(), c.child()] })
+      const app = yield* Effect.forkChild(
+        startApp("one_for_one", [a.child(), Child.layer("inner", inner), d.child()])
+      )
+      yield* pass("1500 millis")
+      assert.strictEqual(journal.take(), "+a +b")
+      yield* pass("500 millis")
+      assert.strictEqual(journal.take(), "+c +d")
+      yield* Effect.flatMap(Fiber.join(app), (running) => running.stop)
+      assert.strictEqual(journal.take(), "-d -c -b -a")
+    })
+  )
+
+  scenario("a child that fails its first start is not retried; those before it are stopped in reverse", () =>
+    Effect.gen(function* () {
+      const { a, b, c, d, journal } = cast("a", "b", "c", "d")
+      c.failingStarts = 1
+      const exit = yield* Effect.exit(startApp("one_for_one", [a.child(), b.child(), c.child(), d.child()]))
+      assert.strictEqual(journal.take(), "+a +b !c -b -a")
+      assert.strictEqual(c.starts, 1)
+      assert.strictEqual(d.starts, 0)
+      const error = failure(exit)
+      assert.strictEqual(error.path, "App/c")
+      assert.strictEqual(error.message, "App/c failed to start: c cannot start")
+      assert.strictEqual(Cause.squash(error.reason), "c cannot start")
+    })
+  )
+
+  scenario("a start that fails slowly has stopped everything before it says so", () =>
+    Effect.gen(function* () {
+      const { a, b, journal } = cast("a", "b")
+      a.stopTakes = "1 second"
+      b.failingStarts = 1
+      const app = yield* Effect.forkChild(startApp("one_for_one", [a.child(), b.child()]))
+      yield* pass("999 millis")
+      assert.strictEqual(journal.take(), "+a !b -a")
+      assert.isUndefined(app.pollUnsafe())
+      yield* pass("1 millis")
+      assert.strictEqual(journal.take(), "=a")
+      assert.isDefined(app.pollUnsafe())
+    })
+  )
+
+  scenario("what a failing start had acquired itself is released", () =>
+    Effect.gen(function* () {
+      const { a, b, journal } = cast("a", "b")
+      b.whileStarting = Effect.fail("halfway")
+      const exit = yield* Effect.exit(startApp("one_for_one", [a.child(), b.child()]))
+      assert.strictEqual(journal.take(), "+a +b -b -a")
+      assert.strictEqual(Cause.squash(failure(exit).reason), "halfway")
+    })
+  )
+
+  scenario("the error of a nested start names every level and carries the innermost cause, defects included", () =>
+    Effect.gen(function* () {
+      const { a, x, y, journal } = cast("a", "x", "y")
+      y.whileStarting = Effect.die(new TypeError("nested"))
+      const inner = Supervisor.layer("Inner", { strategy: "one_for_one", children: [x.child(), y.child()] })
+      const middle = Supervisor.layer("Middle", { strategy: "one_for_one", children: [Child.layer("inner", inner)] })
+      const exit = yield* Effect.exit(startApp("one_for_one", [a.child(), Child.layer("middle", middle)]))
+      const error = failure(exit)
+      assert.strictEqual(error.path, "App/middle/inner/y")
+      assert.strictEqual(error.message, "App/middle/inner/y failed to start: TypeError: nested")
+      assert.isTrue(error.reason.reasons.some((reason) => Cause.isDieReason(reason) && reason.defect instanceof TypeError))
+      assert.strictEqual(journal.take(), "+a +x +y -y -x -a")
+    })
+  )
+
+  scenario("a cause of several reasons arrives whole", () =>
+    Effect.gen(function* () {
+      const { a } = cast("a")
+      a.whileStarting = Effect.failCause(Cause.combine(Cause.fail("one"), Cause.die("two")))
+      const { reason } = failure(yield* Effect.exit(startApp("one_for_one", [a.child()])))
+      assert.deepStrictEqual(
+        reason.reasons.map((one) => one._tag),
+        ["Fail", "Die"]
+      )
+    })
+  )
+
+  scenario("a fiber of the layer that dies while the layer is still being built fails the start", () =>
+    Effect.gen(function* () {
+      const dying = Layer.effectDiscard(
+        Effect.andThen(Effect.forkScoped(Effect.die("in the back")), Effect.sleep("1 second"))
+      )
+      const app = yield* Effect.forkChild(Effect.exit(startApp("one_for_one", [Child.layer("a", dying)])))
+      yield* settle
+      const error = failure(yield* Fiber.join(app))
+      assert.strictEqual(error.path, "App/a")
+      assert.strictEqual(Cause.squash(error.reason), "in the back")
+    })
+  )
+
+  scenario("a failed first start of a nested supervisor's restart counts with the parent, not with itself", () =>
+    Effect.gen(function* () {
+      const { a, b, journal } = cast("a", "b")
+      const inner = Supervisor.layer("Inner", { strategy: "one_for_one", maxRestarts: 0, children: [a.child(), b.child()] })
+      yield* startApp("one_for_one", [Child.layer("inner", inner)])
+      b.failingStarts = 2
+      yield* a.crash()
+      yield* settle
+      assert.strictEqual(journal.take(), "+a +b -b -a +a !b -a +a !b -a +a +b")
+    })
+  )
+})
+
+describe("a start that takes too long", () => {
+  scenario("is not limited unless asked", () =>
+    Effect.gen(function* () {
+      const { a } = cast("a")
+      a.startTakes = "1 day"
+      const app = yield* Effect.forkChild(startApp("one_for_one", [a.child()]))
+      yield* pass("23 hours")
+      assert.isUndefined(app.pollUnsafe())
+      yield* pass("1 hour")
+      yield* Fiber.join(app)
+    })
+  )
+
+  scenario("fails to the millisecond with StartTimeout, and rolls back", () =>
+    Effect.gen(function* () {
+      const { a, b, journal } = cast("a", "b")
+      b.whileStarting = Effect.never
+      const app = yield* Effect.forkChild(
+        Effect.exit(startApp("one_for_one", [a.child(), b.child({ startTimeout: "2 seconds" })]))
+      )
+      yield* pass(1999)
+      assert.isUndefined(app.pollUnsafe())
+      assert.strictEqual(journal.take(), "+a +b")
+      yield* pass(1)
+      const error = failure(yield* Fiber.join(app))
+      assert.strictEqual(journal.take(), "-b -a")
+      assert.strictEqual(error.path, "App/b")
+      const timeout = Cause.squash(error.reason)
+      assert.instanceOf(timeout, Supervisor.StartTimeout)
+      assert.strictEqual(timeout.message, "App/b was not up within its startTimeout of 2000 ms")
+    })
+  )
+
+  scenario("is abandoned when it cannot be interrupted, and the rollback goes on", () =>
+    Effect.gen(function* () {
+      const { a, b, journal } = cast("a", "b")
+      b.whileStarting = Effect.uninterruptible(Effect.never)
+      const app = yield* Effect.forkChild(
+        Effect.exit(startApp("one_for_one", [a.child(), b.child({ startTimeout: "2 seconds", shutdown: "1 second" })]))
+      )
+      yield* pass("2999 millis")
+      assert.isUndefined(app.pollUnsafe())
+      yield* pass("1 millis")
+      assert.strictEqual(failure(yield* Fiber.join(app)).path, "App/b")
+      assert.strictEqual(journal.take(), "+a +b -a")
+    })
+  )
+
+  scenario("counts as a failed restart when it is one", () =>
+    Effect.gen(function* () {
+      const { a, journal } = cast("a")
+      yield* startApp("one_for_one", [a.child({ startTimeout: "1 second" })])
+      a.startTakes = "2 seconds"
+      yield* a.crash()
+      yield* pass("1 second")
+      assert.strictEqual(a.starts, 3)
+      a.startTakes = 0
+      yield* pass("1 second")
+      assert.strictEqual(a.starts, 4)
+      assert.strictEqual(journal.take(), "+a -a +a")
+    })
+  )
+})
+
+describe("an interrupted start", () => {
+  scenario("stops what had started, in reverse, and what was starting", () =>
+    Effect.gen(function* () {
+      const { a, b, c, journal } = cast("a", "b", "c")
+      c.whileStarting = Effect.never
+      const app = yield* Effect.forkChild(startApp("one_for_one", [a.child(), b.child(), c.child()]))
+      yield* settle
+      yield* Fiber.interrupt(app)
+      assert.strictEqual(journal.take(), "+a +b +c -c -b -a")
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("options that cannot work", () => {
+  const problem = (options: { readonly maxRestarts?: number; readonly within?: number }, ids: ReadonlyArray<string> = []) =>
+    Effect.gen(function* () {
+      const { a, journal } = cast("a")
+      const children = [a.child(), ...ids.map((id) => Child.effect(id, Effect.never))]
+      const error = failure(yield* Effect.exit(startApp("one_for_one", children, options)))
+      const invalid = Cause.squash(error.reason)
+      assert.instanceOf(invalid, Supervisor.InvalidOptions)
+      assert.strictEqual(invalid.path, "App")
+      assert.strictEqual(journal.take(), "")
+      return invalid.message
+    })
+
+  scenario("are told before anything has started", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(yield* problem({ maxRestarts: -1 }), "App: maxRestarts must be an integer from 0, but is -1")
+      assert.strictEqual(yield* problem({ maxRestarts: 1.5 }), "App: maxRestarts must be an integer from 0, but is 1.5")
+      assert.strictEqual(yield* problem({ maxRestarts: NaN }), "App: maxRestarts must be an integer from 0, but is NaN")
+      assert.strictEqual(
+        yield* problem({ maxRestarts: Infinity }),
+        "App: maxRestarts must be an integer from 0, but is Infinity"
+      )
+      assert.strictEqual(yield* problem({ within: 0 }), "App: within must be longer than 0 ms, but is 0 ms")
+      assert.strictEqual(
+        yield* problem({}, ["b", "c", "b"]),
+        'App: two children are called "b": give each an id of its own'
+      )
+      assert.strictEqual(
+        yield* problem({}, [""]),
+        'App: a child\'s id must not be empty or contain "/", but one is ""'
+      )
+      assert.strictEqual(
+        yield* problem({}, ["x/y"]),
+        'App: a child\'s id must not be empty or contain "/", but one is "x/y"'
+      )
+    })
+  )
+
+  scenario("a supervisor's name cannot be a path", () =>
+    Effect.gen(function* () {
+      const exit = yield* Effect.exit(start(Supervisor.layer("a/b", { strategy: "one_for_one", children: [] })))
+      assert.include(failure(exit).message, "a supervisor's name must not be empty or contain")
+    })
+  )
+
+  scenario("of a nested supervisor are told with its path", () =>
+    Effect.gen(function* () {
+      const inner = Supervisor.layer("Inner", { strategy: "one_for_one", maxRestarts: -1, children: [] })
+      const error = failure(yield* Effect.exit(startApp("one_for_one", [Child.layer("inner", inner)])))
+      assert.strictEqual(error.path, "App/inner")
+      assert.instanceOf(Cause.squash(error.reason), Supervisor.InvalidOptions)
+    })
+  )
+
+  scenario("a supervisor without children is fine", () =>
+    Effect.flatMap(startApp("one_for_all", []), (app) => app.stop)
+  )
+})
+
+describe("what a child sees", () => {
+  scenario("are the services of the children before it, and those from outside", () =>
+    Effect.gen(function* () {
+      const seen: Array<number | undefined> = []
+      const look = Layer.effectDiscard(
+        Effect.gen(function* () {
+          const context = yield* Effect.context<never>()
+          seen.push(
+            Context.getOrUndefined(context, Shared)?.number,
+            Context.getOrUndefined(context, First)?.number,
+            Context.getOrUndefined(context, Second)?.number
+          )
+        })
+      )
+      const App = Supervisor.layer("App", {
+        strategy: "one_for_one",
+        children: [
+          Child.layer("early", look),
+          Child.layer("first", Layer.succeed(First, { number: 1 })),
+          Child.layer("between", look),
+          Child.layer("second", Layer.succeed(Second, { number: 2 })),
+          Child.layer("late", look)
+        ]
+      })
+      const { context } = yield* start(Layer.provide(App, Layer.succeed(Shared, { number: 0 })))
+      assert.deepStrictEqual(seen, [0, undefined, undefined, 0, 1, undefined, 0, 1, 2])
+      assert.strictEqual(Context.get(context, First).number, 1)
+      assert.strictEqual(Context.get(context, Second).number, 2)
+    })
+  )
+
+  scenario("does not change when a later child has come up by the time it restarts", () =>
+    Effect.gen(function* () {
+      const seen: Array<boolean> = []
+      const crash = Deferred.makeUnsafe<never>()
+      const look = Layer.effectDiscard(
+        Effect.gen(function* () {
+          const context = yield* Effect.context<never>()
+          seen.push(Context.getOrUndefined(context, First) !== undefined)
+          if (seen.length === 1) yield* Effect.forkScoped(Deferred.await(crash))
+        })
+      )
+      yield* start(
+        Supervisor.layer("App", {
+          strategy: "one_for_one",
+          children: [Child.layer("early", look), Child.layer("first", Layer.succeed(First, { number: 1 }))]
+        })
+      )
+      yield* Deferred.die(crash, "again")
+      yield* settle
+      assert.deepStrictEqual(seen, [false, false])
+    })
+  )
+
+  scenario("of a service that two children provide is the last one's", () =>
+    Effect.gen(function* () {
+      const App = Supervisor.layer("App", {
+        strategy: "one_for_one",
+        children: [
+          Child.layer("one", Layer.succeed(First, { number: 1 })),
+          Child.layer("two", Layer.succeed(First, { number: 2 })),
+          Child.layer("three", Layer.effect(Second, First))
+        ]
+      })
+      const { context } = yield* start(App)
+      assert.strictEqual(Context.get(context, First).number, 2)
+      assert.strictEqual(Context.get(context, Second).number, 2)
+    })
+  )
+})
+
+describe("what is built once", () => {
+  let built = 0
+  const counted = Layer.effect(
+    Shared,
+    Effect.gen(function* () {
+      const number = ++built
+      return { number }
+    })
+  )
+  const seen: Array<number> = []
+  const use = (crash: Deferred.Deferred<never>) =>
+    Layer.effectDiscard(
+      Effect.gen(function* () {
+        seen.push((yield* Shared).number)
+        yield* Effect.forkScoped(Deferred.await(crash))
+      })
+    )
+  const reset = () => {
+    built = 0
+    seen.length = 0
+    return Deferred.makeUnsafe<never>()
+  }
+
+  scenario("a layer that is shared from outside stays shared, also by restarted children", () =>
+    Effect.gen(function* () {
+      let crash = reset()
+      const layer = Layer.provide(
+        Layer.suspend(() => use(crash)),
+        counted
+      )
+      const App = Supervisor.layer("App", { strategy: "one_for_one", children: [Child.layer("a", layer)] })
+      yield* start(Layer.provideMerge(App, counted))
+      const first = crash
+      crash = Deferred.makeUnsafe()
+      yield* Deferred.die(first, "again")
+      yield* settle
+      assert.deepStrictEqual(seen, [1, 1])
+      assert.strictEqual(built, 1)
+    })
+  )
+
+  scenario("a child's restart shares nothing with its own past", () =>
+    Effect.gen(function* () {
+      let crash = reset()
+      const layer = Layer.provide(
+        Layer.suspend(() => use(crash)),
+        counted
+      )
+      yield* startApp("one_for_one", [Child.layer("a", layer)])
+      const first = crash
+      crash = Deferred.makeUnsafe()
+      yield* Deferred.die(first, "again")
+      yield* settle
+      assert.deepStrictEqual(seen, [1, 2])
+    })
+  )
+
+  scenario("one layer value that two children bring along is built for each, and once within a child", () =>
+    Effect.gen(function* () {
+      const crash = reset()
+      const twice = Layer.mergeAll(Layer.provide(use(crash), counted), Layer.provide(use(crash), counted))
+      yield* startApp("one_for_one", [Child.layer("a", twice), Child.layer("b", Layer.provide(use(crash), counted))])
+      assert.strictEqual(built, 2)
+      assert.deepStrictEqual(seen, [1, 1, 2])
+    })
+  )
+
+  scenario("the same layer value as two children is two children", () =>
+    Effect.gen(function* () {
+      reset()
+      yield* startApp("one_for_one", [Child.layer("a", counted), Child.layer("b", counted)])
+      assert.strictEqual(built, 2)
+    })
+  )
+
+  scenario("a shared layer outlives the child that shares it", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      const shared = Layer.effectDiscard(Effect.addFinalizer(() => Effect.sync(() => log.push("shared closed"))))
+      const { a } = cast("a")
+      const App = Supervisor.layer("App", {
+        strategy: "one_for_one",
+        children: [Child.layer("a", Layer.provide(a.layer, shared))]
+      })
+      const app = yield* start(Layer.provideMerge(App, shared))
+      yield* a.crash()
+      yield* settle
+      assert.deepStrictEqual(log, [])
+      yield* app.stop
+      assert.deepStrictEqual(log, ["shared closed"])
+    })
+  )
+})
+
+describe("a layer that is used twice", () => {
+  it.effect("gives two trees that know nothing of each other", () =>
+    Effect.gen(function* () {
+      const { a, journal } = cast("a")
+      const App = Supervisor.layer("Twin", { strategy: "one_for_one", children: [a.child()] })
+      const one = yield* start(App)
+      const two = yield* start(App)
+      yield* a.crash()
+      yield* settle
+      assert.strictEqual(journal.take(), "+a +a -a +a")
+      yield* one.stop
+      yield* two.stop
+      assert.strictEqual(journal.take(), "-a -a")
+    })
+  )
+})
