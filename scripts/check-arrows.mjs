@@ -9,6 +9,7 @@ import "./require-node.mjs"
 import { existsSync, readFileSync, readdirSync } from "node:fs"
 import { createRequire } from "node:module"
 import { dirname, join, relative, resolve, sep } from "node:path"
+import { isMain } from "./main.mjs"
 import { filesBelow, importsOf } from "./source.mjs"
 
 /**
@@ -233,7 +234,7 @@ const foldersIn = (folder) =>
  */
 const shown = (root, file) => relative(root, file).split(sep).join("/")
 
-if (import.meta.main) {
+if (isMain(import.meta.url)) {
   const violations = findViolations(resolve(import.meta.dirname, ".."))
   for (const violation of violations) console.error(violation)
   console.log(`${violations.length} violations`)

@@ -12,6 +12,7 @@ import { dirname, join, relative, sep } from "node:path"
 import { pathToFileURL } from "node:url"
 import { compare } from "./check-type-errors.mjs"
 import { fencesOf, withAssertions } from "./fences.mjs"
+import { isMain } from "./main.mjs"
 import { filesBelow } from "./source.mjs"
 import { typeCheck, workspaceRoot } from "./tsc.mjs"
 
@@ -148,7 +149,7 @@ const documented = () => [
   )
 ]
 
-if (import.meta.main) {
+if (isMain(import.meta.url)) {
   const { fences, asserted, problems } = await checkDocs(documented())
   for (const problem of problems) console.error(problem)
   console.log(`${fences} fences compiled, ${asserted} results asserted, ${problems.length} problems`)

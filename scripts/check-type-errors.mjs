@@ -13,6 +13,7 @@
 import "./require-node.mjs"
 import { readFileSync } from "node:fs"
 import { relative } from "node:path"
+import { isMain } from "./main.mjs"
 import { filesBelow, lineFinder, parse, visit } from "./source.mjs"
 import { typeCheck, workspaceRoot } from "./tsc.mjs"
 
@@ -106,7 +107,7 @@ const squeeze = (text) => text.replace(/\s+/g, " ").trim()
  */
 const place = (file, line) => (file === "" ? "tsc:" : `${relative(workspaceRoot, file)}:${line}`)
 
-if (import.meta.main) {
+if (isMain(import.meta.url)) {
   const files = ["packages", "examples"].flatMap((folder) =>
     filesBelow(`${workspaceRoot}${folder}`, /\.types\.ts$/).filter((file) => /[\\/]test[\\/]types[\\/]/.test(file))
   )

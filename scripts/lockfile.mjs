@@ -1,4 +1,4 @@
-// Completes package-lock.json: `node scripts/lockfile.mjs` after a change of dependencies.
+// Completes package-lock.json: `npm run lockfile` after a change of dependencies.
 //
 // Programs in native code come as one optional package per platform. npm leaves those out of the lockfile that it could
 // not fetch while it resolved, and then `npm ci` fails, here and on those platforms: the lockfile must name every one.
@@ -6,6 +6,7 @@
 import "./require-node.mjs"
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { isMain } from "./main.mjs"
 import { workspaceRoot } from "./tsc.mjs"
 
 /**
@@ -109,7 +110,7 @@ const processors = new Set([
   "x64"
 ])
 
-if (import.meta.main) {
+if (isMain(import.meta.url)) {
   const file = join(workspaceRoot, "package-lock.json")
   const lock = JSON.parse(readFileSync(file, "utf8"))
   const missing = missingEntries(lock.packages)

@@ -3,9 +3,10 @@
 //
 // It runs before anything is installed, on whatever Node the machine has, so it uses Node's own modules and old syntax.
 import { spawnSync } from "node:child_process"
-import { existsSync, readFileSync, realpathSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { delimiter, join, sep } from "node:path"
 import { fileURLToPath } from "node:url"
+import { isMain } from "./main.mjs"
 import { isTooOld, minimumNode } from "./node-version.mjs"
 
 const windows = process.platform === "win32"
@@ -92,4 +93,4 @@ const fail = (message) => {
   process.exit(1)
 }
 
-if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) setup()
+if (isMain(import.meta.url)) setup()

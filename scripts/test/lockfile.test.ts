@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs"
 import { missingEntries } from "../lockfile.mjs"
 
 describe("package-lock.json", () => {
-  it("names every optional package, so that npm ci works on every platform; node scripts/lockfile.mjs adds them", () => {
+  it("names every optional package, so that npm ci works on every platform; npm run lockfile adds them", () => {
     const { packages } = JSON.parse(readFileSync(new URL("../../package-lock.json", import.meta.url), "utf8"))
     assert.deepStrictEqual(Object.keys(missingEntries(packages)), [])
   })
