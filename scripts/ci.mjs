@@ -6,17 +6,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { checks, runChecks } from "./checks.mjs"
+import { countTests } from "./test-report.mjs"
 import { workspaceRoot } from "./tsc.mjs"
-
-/**
- * What vitest's JSON report says, as far as it is counted here.
- *
- * @typedef {{
- *   numPassedTests: number,
- *   numFailedTests: number,
- *   testResults: ReadonlyArray<{ status: string, assertionResults: ReadonlyArray<{ status: string }> }>
- * }} Report
- */
 
 const testAndCount = () => {
   const folder = mkdtempSync(join(tmpdir(), "coppice-ci-"))
@@ -31,24 +22,10 @@ const testAndCount = () => {
         shell: process.platform === "win32"
       }
     )
-    return existsSync(file) ? count(JSON.parse(readFileSync(file, "utf8")), status) : { passed: 0, failed: 1 }
+    return existsSync(file) ? countTests(JSON.parse(readFileSync(file, "utf8")), status) : { passed: 0, failed: 1 }
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
-}
-
-/**
- * @param {Report} report
- * @param {number | null} status
- */
-const count = ({ numPassedTests, numFailedTests, testResults }, status) => {
-  // A file that fails outside of its tests, when it is loaded for example, counts as one.
-  const brokenFiles = testResults.filter(
-    (file) => file.status === "failed" && !file.assertionResults.some((test) => test.status === "failed")
-  ).length
-  const failed = numFailedTests + brokenFiles
-  // So does a run that vitest itself calls failed, because of an error that belongs to no test.
-  return { passed: numPassedTests, failed: failed === 0 && status !== 0 ? 1 : failed }
 }
 
 const tests = testAndCount()
