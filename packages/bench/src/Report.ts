@@ -10,7 +10,7 @@ export interface Row {
   readonly unit: string
   /** What was measured beside the subject, `null` when it ran alone. */
   readonly baseline: string | null
-  /** `value` over the baseline's median. */
+  /** `value` over the baseline's median, `null` when that is nothing. */
   readonly ratio: number | null
   readonly target: number | null
   readonly met: boolean | null
@@ -30,14 +30,14 @@ export const rows = (suite: string, measured: ReadonlyArray<Measured>): Readonly
       met: met(entry, value)
     })
     if (baselines.length === 0) return [row(null, null)]
-    return baselines.map(([baseline, { median }]) => row(baseline, value / median))
+    return baselines.map(([baseline, { median }]) => row(baseline, over(value, median)))
   })
 
 /** A Markdown table, one line per contender; a ratio is how many times the baseline's figure the subject's is. */
 export const table = (measured: ReadonlyArray<Measured>): string => {
   const lines = measured.flatMap(({ baselines, case: entry, subject }): ReadonlyArray<Line> => [
     { what: entry.name, who: entry.subject.name, ...subject, unit: entry.unit, target: verdict(entry, subject.median) },
-    ...baselines.map(([who, spread]) => ({ who, ...spread, ratio: subject.median / spread.median }))
+    ...baselines.map(([who, spread]) => ({ who, ...spread, ratio: over(subject.median, spread.median) }))
   ])
   const filled = columns.map((column) => fill(column, lines))
   const rows = Array.from({ length: lines.length + 2 }, (_, row) => filled.map((cells) => cells[row]))
@@ -48,7 +48,7 @@ interface Line extends Spread {
   readonly what?: string
   readonly who: string
   readonly unit?: string
-  readonly ratio?: number
+  readonly ratio?: number | null
   readonly target?: string
 }
 
@@ -65,7 +65,7 @@ const columns: ReadonlyArray<Column> = [
   { head: "median", right: true, cell: ({ median }) => quantity(median) },
   { head: "max", right: true, cell: ({ max }) => quantity(max) },
   { head: "unit", cell: ({ unit }) => unit ?? "" },
-  { head: "ratio", right: true, cell: ({ ratio }) => (ratio === undefined ? "" : `x ${quantity(ratio)}`) },
+  { head: "ratio", right: true, cell: ({ ratio }) => (ratio == null ? "" : `x ${quantity(ratio)}`) },
   { head: "target", cell: ({ target }) => target ?? "" }
 ]
 
@@ -84,6 +84,8 @@ const verdict = (entry: Case, median: number): string =>
 
 const met = ({ higherIsBetter, target }: Case, value: number): boolean | null =>
   target === null ? null : higherIsBetter ? value >= target : value <= target
+
+const over = (value: number, baseline: number): number | null => (baseline > 0 ? value / baseline : null)
 
 // Whole numbers where they say enough, three digits where they do not.
 const quantity = (value: number): string =>

@@ -36,6 +36,12 @@ describe("rows", () => {
     ])
   })
 
+  it("has no ratio over a baseline that measured nothing", () => {
+    const [row] = rows("s", [measured(7, {}, [["weightless", at(0)]])])
+    assert.strictEqual(row?.baseline, "weightless")
+    assert.isNull(row?.ratio)
+  })
+
   it("misses a target from the side that is worse", () => {
     const met = (value: number, higherIsBetter: boolean) =>
       rows("s", [measured(value, { higherIsBetter, target: 20 })])[0]?.met

@@ -1,17 +1,20 @@
-/** Supervised GenServers beside what one would write by hand; the targets are those of docs/performance.md. */
-import { Effect, Exit, Scope } from "effect"
+/** Supervised GenServers beside what one would write by hand. */
+import { Effect, Exit, References, Scope } from "effect"
 import { bytesPerUnit, type Case, type Contender, microsPerLap, perSecond, type Suite } from "../Bench.ts"
 import { bareEffect } from "../supervision/BareEffect.ts"
+import { coppice } from "../supervision/Coppice.ts"
 import type { Implementation } from "../supervision/Implementation.ts"
 import { plainJavaScript } from "../supervision/PlainJavaScript.ts"
 
-const children = 10_000
-const restarts = 10_000
+const children = 5_000
+// Enough that what a process allots in large steps does not show.
+const idleChildren = 10_000
+const restarts = 5_000
 
 /** A measurement of any implementation; the scope ends with the sample. */
 type Sample = (implementation: Implementation) => Effect.Effect<number, never, Scope.Scope>
 
-const callFrom =
+const call =
   (callers: number): Sample =>
   ({ counter, operations }) =>
     Effect.flatMap(counter, ({ calls }) =>
@@ -55,7 +58,7 @@ const restartRate: Sample = ({ counter }) =>
 const idle =
   (memory: "heapUsed" | "rss"): Sample =>
   ({ counters }) =>
-    bytesPerUnit(memory, children, counters(children))
+    bytesPerUnit(memory, idleChildren, counters(idleChildren))
 
 const compare = (
   name: string,
@@ -65,24 +68,26 @@ const compare = (
 ): Case => {
   const contender = (implementation: Implementation): Contender => ({
     name: implementation.name,
-    sample: Effect.scoped(sample(implementation))
+    // What a restart logs is not part of its time: a log that is read is another thing to measure.
+    sample: Effect.provideService(Effect.scoped(sample(implementation)), References.MinimumLogLevel, "None")
   })
-  return { name, unit, ...promise, subject: contender(bareEffect), baselines: [contender(plainJavaScript)] }
+  const baselines = [bareEffect, plainJavaScript].map(contender)
+  return { name, unit, ...promise, subject: contender(coppice), baselines }
 }
 
 export const supervision: Suite = {
   name: "supervision",
-  rounds: 7,
+  rounds: 5,
   cases: [
-    compare("call, 1 caller", "calls/s", callFrom(1), { higherIsBetter: true, target: 2_000_000 }),
-    compare("call, 100 callers", "calls/s", callFrom(100), { higherIsBetter: true, target: 2_000_000 }),
+    compare("call, 1 caller", "calls/s", call(1), { higherIsBetter: true, target: 2_000_000 }),
+    compare("call, 100 callers", "calls/s", call(100), { higherIsBetter: true, target: 2_000_000 }),
     compare("cast", "casts/s", cast, { higherIsBetter: true, target: 8_000_000 }),
-    compare("start and stop one", "times/s", startAndStop, { higherIsBetter: true, target: null }),
-    compare("start", "children/s", start, { higherIsBetter: true, target: 150_000 }),
-    compare("orderly stop", "children/s", stop, { higherIsBetter: true, target: 100_000 }),
+    compare("start and stop, one child", "times/s", startAndStop, { higherIsBetter: true, target: null }),
+    compare("start, many children", "children/s", start, { higherIsBetter: true, target: 150_000 }),
+    compare("orderly stop, many children", "children/s", stop, { higherIsBetter: true, target: 100_000 }),
     compare("restart, median", "us", restartTime, { higherIsBetter: false, target: 20 }),
     compare("restart, back to back", "restarts/s", restartRate, { higherIsBetter: true, target: 40_000 }),
-    compare("idle child, heap", "bytes", idle("heapUsed"), { higherIsBetter: false, target: 2500, isolated: true }),
+    compare("idle child, heap", "bytes", idle("heapUsed"), { higherIsBetter: false, target: 2_500, isolated: true }),
     compare("idle child, resident", "bytes", idle("rss"), { higherIsBetter: false, target: null, isolated: true })
   ]
 }
