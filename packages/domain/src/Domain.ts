@@ -5,6 +5,8 @@
  * of its own. `Domain.layer` makes that a rule: a `make` that requires `Scope` (it would own a fiber, a connection, a
  * finalizer) or `Process` (it would be a process itself) does not compile, and the message says what to do instead.
  *
+ * `Domain.Entity` marks the models whose state this is about.
+ *
  * What no type can see stays with the reviewer: a `Ref` or a `Map` closed over by the methods, `Effect.forkDetach`, a
  * scope made by hand. They hold state that a restart forgets and that a second node does not share.
  */
@@ -22,6 +24,37 @@ export type Stateless<Requirements, Shape> = [MakeRefusal<Requirements>] extends
     ? unknown
     : MethodRefusal<Shape>
   : MakeRefusal<Requirements>
+
+/** What tells the type of an entity from that of any other object. Nothing of it exists at run time. */
+export interface EntityMark {
+  readonly "~coppice/domain/Entity"?: true
+}
+
+/**
+ * Marks a model as an entity, whose state lives in a row: the state of a `GenServer` that holds one does not compile.
+ *
+ * The class is returned as it is. Without the mark an instance of a model has the type of any other object with the
+ * same fields, and the compiler cannot tell that it is one.
+ *
+ * ```ts
+ * import { Domain } from "@coppice/domain"
+ * import { Schema } from "effect"
+ * import { Model } from "effect/schema"
+ *
+ * class Trail extends Domain.Entity(Model.Class<Trail>("app/Trail")({
+ *   id: Model.GeneratedByDb(Schema.Int),
+ *   name: Schema.String
+ * })) {}
+ *
+ * new Trail({ id: 1, name: "Ridge" }).name // => "Ridge"
+ * ```
+ */
+export const Entity = <Class extends abstract new (...args: never) => object>(model: Class): Class & Marking =>
+  // The mark is a type alone.
+  model as Class & Marking
+
+// oxlint-disable-next-line typescript/no-explicit-any -- TypeScript only intersects constructors that take Array<any>
+type Marking = new (...args: Array<any>) => EntityMark
 
 /**
  * Builds the layer of a stateless domain service.

@@ -1,6 +1,7 @@
 import { Domain } from "@coppice/domain"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Schema, Scope } from "effect"
+import { Model } from "effect/schema"
 
 class Prefix extends Context.Service<Prefix, string>()("test/Prefix") {}
 class Process extends Context.Service<Process, { readonly path: string }>()("@coppice/supervision/Process") {}
@@ -156,4 +157,22 @@ describe("Domain.layer", () => {
       assert.strictEqual(greeting, "7 Some")
     })
   )
+})
+
+describe("Domain.Entity", () => {
+  it("gives the model back as it is", () => {
+    class Trail extends Model.Class<Trail>("Trail")({ id: Model.GeneratedByDb(Schema.Int), name: Schema.String }) {}
+    assert.strictEqual<unknown>(Domain.Entity(Trail), Trail)
+  })
+
+  it("makes classes that construct, decode and derive their variants", () => {
+    class Trail extends Domain.Entity(
+      Model.Class<Trail>("Trail")({ id: Model.GeneratedByDb(Schema.Int), name: Schema.String })
+    ) {}
+    const trail = Schema.decodeUnknownSync(Trail)({ id: 1, name: "Ridge" })
+    assert.instanceOf(trail, Trail)
+    assert.deepStrictEqual(trail, new Trail({ id: 1, name: "Ridge" }))
+    assert.deepStrictEqual(Object.keys(trail), ["id", "name"])
+    assert.deepStrictEqual(Trail.jsonCreate.make({ name: "Ridge" }), { name: "Ridge" })
+  })
 })
