@@ -48,12 +48,12 @@ export const runChecks = async (names) => {
   const failed = []
   for (const name of names) {
     const started = performance.now()
-    const failure = await firstFailure(checks[name]?.() ?? [])
+    const failures = await failuresOf(checks[name]?.() ?? [])
     const seconds = ((performance.now() - started) / 1000).toFixed(1)
-    console.log(`${failure === undefined ? "ok    " : "FAILED"} ${name.padEnd(9)} ${seconds.padStart(6)} s`)
-    if (failure === undefined) continue
+    console.log(`${failures.length === 0 ? "ok    " : "FAILED"} ${name.padEnd(9)} ${seconds.padStart(6)} s`)
+    if (failures.length === 0) continue
     failed.push(name)
-    console.log(failure.trimEnd().replace(/^/gm, "       "))
+    console.log(failures.join("\n").trimEnd().replace(/^/gm, "       "))
   }
   return failed
 }
@@ -66,12 +66,14 @@ const projects = () => [
 ]
 
 /** @param {ReadonlyArray<Command>} commands */
-const firstFailure = async (commands) => {
+const failuresOf = async (commands) => {
+  /** @type {Array<string>} */
+  const failures = []
   for (const command of commands) {
     const { code, output } = await run(command)
-    if (code !== 0) return `$ ${command.join(" ")}\n${output}`
+    if (code !== 0) failures.push(`$ ${command.join(" ")}\n${output.trimEnd()}\n`)
   }
-  return undefined
+  return failures
 }
 
 /**
