@@ -33,10 +33,13 @@ export interface Options {
   readonly shutdownTimeout?: Duration.Input | undefined
 }
 
-type KeyOf<Service> = Service extends { readonly key: infer Key extends string } ? Key : "a service without a literal key"
+type KeyOf<Service> = Service extends { readonly key: infer Key extends string }
+  ? Key
+  : "a service without a literal key"
 
 /** The reason why a layer cannot be run: it still needs a service. */
-export type Complete<R> = [R] extends [never] ? unknown
+export type Complete<R> = [R] extends [never]
+  ? unknown
   : `nothing provides "${KeyOf<R>}": add a child that does before the one that needs it, or provide its layer`
 
 /**
@@ -46,7 +49,7 @@ export type Complete<R> = [R] extends [never] ? unknown
  */
 export const launch = <A, E, R>(layer: Layer.Layer<A, E, R>): Effect.Effect<never, E, R> =>
   Effect.scopedWith((scope) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const root = yield* Scope.fork(scope)
       const crash = yield* Deferred.make<never, E>()
       const context = yield* Effect.context<R>()

@@ -101,52 +101,90 @@ export function stop<A>(reason: StopReason = "normal", options?: { readonly repl
 // timeouts, self
 // --------------------------------------------------------------------------------------------------------------------
 
-const CallTimeout = Context.Reference<number>("@coppice/supervision/GenServer/CallTimeout", { defaultValue: () => 5000 })
+const CallTimeout = Context.Reference<number>("@coppice/supervision/GenServer/CallTimeout", {
+  defaultValue: () => 5000
+})
 
 /** How long the calls in an effect wait for their answers: 5 seconds unless said otherwise, as in OTP. */
 export const withCallTimeout =
-  (timeout: Duration.Input) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  (timeout: Duration.Input) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.provideService(effect, CallTimeout, Duration.toMillis(Duration.fromInputUnsafe(timeout)))
 
 /** The server itself, for its own `init` and handlers: what it sends arrives at its `info` handler. */
-export class Self extends Context.Service<Self, {
-  readonly send: (message: unknown) => Effect.Effect<void>
-}>()("@coppice/supervision/GenServer/Self") {}
+export class Self extends Context.Service<
+  Self,
+  {
+    readonly send: (message: unknown) => Effect.Effect<void>
+  }
+>()("@coppice/supervision/GenServer/Self") {}
 
 // --------------------------------------------------------------------------------------------------------------------
 // definition
 // --------------------------------------------------------------------------------------------------------------------
 
 type CallHandlers<S> = Readonly<
-  Record<string, (state: S, ...args: Array<never>) => Effect.Effect<Reply<unknown, S> | Stop<unknown>, unknown, unknown>>
+  Record<
+    string,
+    (state: S, ...args: Array<never>) => Effect.Effect<Reply<unknown, S> | Stop<unknown>, unknown, unknown>
+  >
 >
 type CastHandlers<S> = Readonly<
   Record<string, (state: S, ...args: Array<never>) => Effect.Effect<S | Next<S> | Stop, unknown, unknown>>
 >
 
 /** Names that the class itself uses. */
-type Reserved = "layer" | "send" | "stop" | "of" | "use" | "useSync" | "context" | "key" | "name" | "length" | "prototype"
+type Reserved =
+  | "layer"
+  | "send"
+  | "stop"
+  | "of"
+  | "use"
+  | "useSync"
+  | "context"
+  | "key"
+  | "name"
+  | "length"
+  | "prototype"
 
 /** A handler of such a name is refused, with the reason as its type. */
-type NotReserved = { readonly [K in Reserved]?: `"${K}" is a name of the class itself: call the handler something else` }
+type NotReserved = {
+  readonly [K in Reserved]?: `"${K}" is a name of the class itself: call the handler something else`
+}
 
-type IsEntity<S> = S extends object ? "~coppice/domain/Entity" extends keyof S ? true : false : false
+type IsEntity<S> = S extends object ? ("~coppice/domain/Entity" extends keyof S ? true : false) : false
 
 /** Whether a state is, or holds, a domain entity. */
-type HoldsEntity<S> = true extends IsEntity<S> ? true
-  : S extends ReadonlyArray<infer A> ? HoldsEntity<A>
-  : S extends ReadonlyMap<infer K, infer V> ? true extends IsEntity<K> | IsEntity<V> ? true : false
-  : S extends ReadonlySet<infer A> ? IsEntity<A>
-  : S extends object ? true extends { [K in keyof S]: IsEntity<Element<S[K]>> }[keyof S] ? true : false
-  : false
+type HoldsEntity<S> =
+  true extends IsEntity<S>
+    ? true
+    : S extends ReadonlyArray<infer A>
+      ? HoldsEntity<A>
+      : S extends ReadonlyMap<infer K, infer V>
+        ? true extends IsEntity<K> | IsEntity<V>
+          ? true
+          : false
+        : S extends ReadonlySet<infer A>
+          ? IsEntity<A>
+          : S extends object
+            ? true extends { [K in keyof S]: IsEntity<Element<S[K]>> }[keyof S]
+              ? true
+              : false
+            : false
 
-type Element<A> = A extends ReadonlyArray<infer B> ? B : A extends ReadonlyMap<unknown, infer B> ? B
-  : A extends ReadonlySet<infer B> ? B
-  : A
+type Element<A> =
+  A extends ReadonlyArray<infer B>
+    ? B
+    : A extends ReadonlyMap<unknown, infer B>
+      ? B
+      : A extends ReadonlySet<infer B>
+        ? B
+        : A
 
-type Stateless<S> = true extends HoldsEntity<S>
-  ? "a process must not hold domain entities: they live in the database. Keep their ids, or cache values that can be read again"
-  : unknown
+type Stateless<S> =
+  true extends HoldsEntity<S>
+    ? "a process must not hold domain entities: they live in the database. Keep their ids, or cache values that can be read again"
+    : unknown
 
 /** How a server begins, what it answers and how it ends. */
 export interface Definition<Args extends ReadonlyArray<unknown>, S, EI, RI, Calls, Casts, M, RM, C, RC, RT, Capacity> {
@@ -173,11 +211,17 @@ export interface Definition<Args extends ReadonlyArray<unknown>, S, EI, RI, Call
 
 type Tail<H> = H extends (state: never, ...args: infer Args) => unknown ? Args : never
 type Answer<H> = H extends (...args: Array<never>) => Effect.Effect<infer Outcome, infer _E, infer _R>
-  ? Outcome extends Reply<infer A, infer _S> ? A : Outcome extends Stop<infer A> ? A : never
+  ? Outcome extends Reply<infer A, infer _S>
+    ? A
+    : Outcome extends Stop<infer A>
+      ? A
+      : never
   : never
 type FailureOf<H> = H extends (...args: Array<never>) => Effect.Effect<infer _A, infer E, infer _R> ? E : never
 type Needs<Hs> = Hs[keyof Hs] extends infer H
-  ? H extends (...args: Array<never>) => Effect.Effect<infer _A, infer _E, infer R> ? R : never
+  ? H extends (...args: Array<never>) => Effect.Effect<infer _A, infer _E, infer R>
+    ? R
+    : never
   : never
 
 // Handlers that were not given are inferred as their bare constraint.
@@ -186,14 +230,24 @@ type Given<Handlers> = string extends keyof Handlers ? {} : Handlers
 type CastFailure<Capacity> = [Capacity] extends [number] ? CallError : never
 
 /** What the service offers to those who have it. */
-export type Methods<Calls, Casts, Capacity, R> =
-  & { readonly [K in keyof Calls]: (...args: Tail<Calls[K]>) => Effect.Effect<Answer<Calls[K]>, FailureOf<Calls[K]> | CallError, R> }
-  & { readonly [K in keyof Casts]: (...args: Tail<Casts[K]>) => Effect.Effect<void, CastFailure<Capacity>, R> }
+export type Methods<Calls, Casts, Capacity, R> = {
+  readonly [K in keyof Calls]: (
+    ...args: Tail<Calls[K]>
+  ) => Effect.Effect<Answer<Calls[K]>, FailureOf<Calls[K]> | CallError, R>
+} & { readonly [K in keyof Casts]: (...args: Tail<Casts[K]>) => Effect.Effect<void, CastFailure<Capacity>, R> }
 
 /** The class of a server: key, layer and client. */
-export interface ServerClass<Self_, Key extends string, Args extends ReadonlyArray<unknown>, EI, R, Calls, Casts, M, Capacity>
-  extends Context.ServiceClass<Self_, Key, Methods<Calls, Casts, Capacity, never>>
-{
+export interface ServerClass<
+  Self_,
+  Key extends string,
+  Args extends ReadonlyArray<unknown>,
+  EI,
+  R,
+  Calls,
+  Casts,
+  M,
+  Capacity
+> extends Context.ServiceClass<Self_, Key, Methods<Calls, Casts, Capacity, never>> {
   /** The server as a layer: built when `init` is done, a child like any other. */
   readonly layer: (...args: Args) => Layer.Layer<Self_, EI, Exclude<R, Scope.Scope | Self>>
   /** Sends a plain message to the `info` handler. */
@@ -203,28 +257,26 @@ export interface ServerClass<Self_, Key extends string, Args extends ReadonlyArr
 }
 
 /** Makes the class of a server out of its definition. */
-export const Service = <Self_>() =>
-<
-  const Key extends string,
-  Args extends ReadonlyArray<unknown>,
-  S,
-  EI,
-  RI,
-  Calls extends CallHandlers<S> & NotReserved,
-  Casts extends CastHandlers<S> & NotReserved,
-  M = never,
-  RM = never,
-  C = never,
-  RC = never,
-  RT = never,
-  Capacity = undefined
->(
-  key: Key,
-  definition:
-    & Definition<Args, S, EI, RI, Calls, Casts, M, RM, C, RC, RT, Capacity>
-    & Stateless<NoInfer<S>>
-):
-  & ServerClass<
+export const Service =
+  <Self_>() =>
+  <
+    const Key extends string,
+    Args extends ReadonlyArray<unknown>,
+    S,
+    EI,
+    RI,
+    Calls extends CallHandlers<S> & NotReserved,
+    Casts extends CastHandlers<S> & NotReserved,
+    M = never,
+    RM = never,
+    C = never,
+    RC = never,
+    RT = never,
+    Capacity = undefined
+  >(
+    key: Key,
+    definition: Definition<Args, S, EI, RI, Calls, Casts, M, RM, C, RC, RT, Capacity> & Stateless<NoInfer<S>>
+  ): ServerClass<
     Self_,
     Key,
     Args,
@@ -235,30 +287,35 @@ export const Service = <Self_>() =>
     M,
     Capacity
   >
-  & Methods<Given<Calls>, Given<Casts>, Capacity, Self_> =>
-{
-  const Tag = Context.Service<Self_, object>()(key)
-  // The definition's types have done their work: from here on states and arguments are opaque.
-  const erased = definition as unknown as ErasedDefinition
-  const handlers = toHandlers(erased)
-  const client = (cast: boolean, name: string) => (...args: ReadonlyArray<unknown>) =>
-    Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
-      const service = Context.getUnsafe(fiber.context, Tag)
-      return reach(fiber, key, service, (server, timeout) =>
-        cast ? castTo(server, fiber, name, args) : server.call(fiber, name, args, timeout))
-    })
-  const statics: Record<string, unknown> = {
-    layer: (...args: ReadonlyArray<unknown>) => Layer.effect(Tag, make(key, erased, handlers, args)),
-    send: client(true, "info"),
-    stop: (reason: StopReason = "normal") =>
-      Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) =>
-        reach(fiber, key, Context.getUnsafe(fiber.context, Tag), (server, timeout) => server.stop(fiber, reason, timeout)))
+    & Methods<Given<Calls>, Given<Casts>, Capacity, Self_> => {
+    const Tag = Context.Service<Self_, object>()(key)
+    // The definition's types have done their work: from here on states and arguments are opaque.
+    const erased = definition as unknown as ErasedDefinition
+    const handlers = toHandlers(erased)
+    const client =
+      (cast: boolean, name: string) =>
+      (...args: ReadonlyArray<unknown>) =>
+        Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
+          const service = Context.getUnsafe(fiber.context, Tag)
+          return reach(fiber, key, service, (server, timeout) =>
+            cast ? castTo(server, fiber, name, args) : server.call(fiber, name, args, timeout)
+          )
+        })
+    const statics: Record<string, unknown> = {
+      layer: (...args: ReadonlyArray<unknown>) => Layer.effect(Tag, make(key, erased, handlers, args)),
+      send: client(true, "info"),
+      stop: (reason: StopReason = "normal") =>
+        Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) =>
+          reach(fiber, key, Context.getUnsafe(fiber.context, Tag), (server, timeout) =>
+            server.stop(fiber, reason, timeout)
+          )
+        )
+    }
+    for (const name of Object.keys(handlers.calls)) statics[name] = client(false, name)
+    for (const name of Object.keys(handlers.casts)) statics[name] = client(true, name)
+    // The members just added are those that the type lists.
+    return Object.assign(Tag, statics) as never
   }
-  for (const name of Object.keys(handlers.calls)) statics[name] = client(false, name)
-  for (const name of Object.keys(handlers.casts)) statics[name] = client(true, name)
-  // The members just added are those that the type lists.
-  return Object.assign(Tag, statics) as never
-}
 
 interface ErasedDefinition {
   readonly init: (...args: ReadonlyArray<unknown>) => Effect.Effect<unknown, unknown, unknown>
@@ -276,10 +333,13 @@ const toHandlers = (definition: ErasedDefinition): Handlers => ({
   casts: definition.casts ?? {},
   info: definition.info,
   continue: definition.continue,
-  idle: definition.idle === undefined ? undefined : {
-    afterMillis: Duration.toMillis(Duration.fromInputUnsafe(definition.idle.after)),
-    handle: definition.idle.handle
-  },
+  idle:
+    definition.idle === undefined
+      ? undefined
+      : {
+          afterMillis: Duration.toMillis(Duration.fromInputUnsafe(definition.idle.after)),
+          handle: definition.idle.handle
+        },
   capacity: definition.capacity ?? Infinity
 })
 
@@ -289,7 +349,7 @@ const toHandlers = (definition: ErasedDefinition): Handlers => ({
 
 const servers = new WeakMap<object, Server>()
 
-const make = Effect.fnUntraced(function*(
+const make = Effect.fnUntraced(function* (
   key: string,
   definition: ErasedDefinition,
   handlers: Handlers,
@@ -303,7 +363,8 @@ const make = Effect.fnUntraced(function*(
   })
   const context = Context.add(yield* Effect.context<never>(), Self, self)
   const server: Server = new Server(key, handlers, context, Context.get(context, Clock.Clock), (failure) =>
-    toError(label, failure))
+    toError(label, failure)
+  )
   const first = yield* Effect.provideContext(definition.init(...args) as Effect.Effect<unknown>, context)
   server.begin(first)
   refuseModels(key, server.state)
@@ -311,22 +372,30 @@ const make = Effect.fnUntraced(function*(
     yield* process.report(() => ({ mailboxLength: server.mailboxLength, handled: server.handled }))
   }
   const life = Effect.flatMap(server.loop, (reason) =>
-    Cause.isCause(reason) ? Effect.failCause(reason) : Effect.succeed(reason)).pipe(
+    Cause.isCause(reason) ? Effect.failCause(reason) : Effect.succeed(reason)
+  ).pipe(
     Effect.onExit((exit) => {
       server.end(exit)
       const told = process === undefined ? Effect.void : process.exit(exit)
-      const terminated = definition.terminate === undefined
-        ? Effect.void
-        : definition.terminate(server.state, exit) as Effect.Effect<void>
-      return Effect.andThen(Effect.andThen(told, terminated), Effect.sync(() => server.finish()))
+      const terminated =
+        definition.terminate === undefined
+          ? Effect.void
+          : (definition.terminate(server.state, exit) as Effect.Effect<void>)
+      return Effect.andThen(
+        Effect.andThen(told, terminated),
+        Effect.sync(() => server.finish())
+      )
     }),
     Effect.provideContext(context)
   ) as Effect.Effect<StopReason, unknown>
   server.fiber = yield* Effect.forkScoped(life, { startImmediately: true })
   const service: Record<string | symbol, unknown> = { [Unguarded]: true }
-  const method = (cast: boolean, name: string) => (...args: ReadonlyArray<unknown>) =>
-    Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) =>
-      cast ? castTo(server, fiber, name, args) : server.call(fiber, name, args, fiber.getRef(CallTimeout)))
+  const method =
+    (cast: boolean, name: string) =>
+    (...args: ReadonlyArray<unknown>) =>
+      Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) =>
+        cast ? castTo(server, fiber, name, args) : server.call(fiber, name, args, fiber.getRef(CallTimeout))
+      )
   for (const name of Object.keys(handlers.calls)) service[name] = method(false, name)
   for (const name of Object.keys(handlers.casts)) service[name] = method(true, name)
   servers.set(service, server)
@@ -374,9 +443,11 @@ const waitFor = (
     }).pipe(
       Effect.flatMap((instance) =>
         Effect.flatMap(Clock.currentTimeMillis, (now) =>
-          use(serverOf(key, instance.services.get(behind.key)), Math.max(0, timeout - (now - began))))
+          use(serverOf(key, instance.services.get(behind.key)), Math.max(0, timeout - (now - began)))
+        )
       )
-    ))
+    )
+  )
 
 const serverOf = (key: string, service: unknown): Server => {
   const server = typeof service === "object" && service !== null ? servers.get(service) : undefined
@@ -404,7 +475,9 @@ const refuseModels = (key: string, state: unknown): void => {
     if (typeof value !== "object" || value === null) continue
     const { constructor } = value
     if ("fields" in constructor && "jsonCreate" in constructor && "insert" in constructor) {
-      throw new Error(`${key} holds the domain model ${constructor.name}: entities live in the database, not in processes`)
+      throw new Error(
+        `${key} holds the domain model ${constructor.name}: entities live in the database, not in processes`
+      )
     }
   }
 }

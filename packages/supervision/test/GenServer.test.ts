@@ -28,7 +28,8 @@ const supervised = (options: Child.Options = {}) =>
     children: [Child.layer("counter", Counter.layer(10), options)]
   })
 
-const reasonOf = (error: GenServer.CallError | Refused) => (error instanceof GenServer.CallError ? error.reason : undefined)
+const reasonOf = (error: GenServer.CallError | Refused) =>
+  error instanceof GenServer.CallError ? error.reason : undefined
 
 describe("GenServer calls and casts", () => {
   it.effect("answers calls one at a time, casts and calls of one sender in order", () =>

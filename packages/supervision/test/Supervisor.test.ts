@@ -1,7 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Child, Supervisor, Tree } from "@coppice/supervision"
-import { Context, Deferred, Effect, Layer, Ref } from "effect"
-import { TestClock } from "effect/testing"
+import { Context, Deferred, Effect, Layer } from "effect"
 
 class Box extends Context.Service<
   Box,

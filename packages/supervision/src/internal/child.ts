@@ -102,8 +102,7 @@ export class ChildState {
       // Who calls from here on waits for the next life.
       this.cell.down()
       this.onEnd(this, life, exit)
-    }
-    else if (isCrash(exit)) {
+    } else if (isCrash(exit)) {
       life.failStart?.(exit)
     }
   }
@@ -278,6 +277,8 @@ export class ChildState {
         const { env, node } = this
         node.status = "stopping"
         this.cell.down()
+        // What crashed cannot answer any more; what is stopped in order may finish what it is doing.
+        if (isCrash(exit)) this.endCalls(life, exit, reason)
         const closing = Effect.runForkWith(env.context)(
           Effect.andThen(
             life.building?.pollUnsafe() === undefined && life.building !== undefined
@@ -313,10 +314,7 @@ export class ChildState {
     node.status = "stopped"
     node.report = undefined
     node.startedAt = undefined
-    const cause = Exit.isFailure(exit) ? exit.cause : Cause.empty
-    if (life.instance !== undefined) {
-      endInstance(life.instance, new ChildUnavailable({ path: this.path, reason, cause }))
-    }
+    this.endCalls(life, exit, reason)
     const monitors = node.monitors
     node.monitors = undefined
     monitors?.forEach((tell) => tell(life.end ?? exit, life.end === undefined))
@@ -324,6 +322,12 @@ export class ChildState {
     return closed !== undefined && isCrash(closed)
       ? this.logging("Warn", "child's finalizers failed", closed)
       : Effect.void
+  }
+
+  private endCalls(life: Life, exit: Exit.Exit<unknown, unknown>, reason: ChildUnavailable["reason"]): void {
+    if (life.instance === undefined) return
+    const cause = Exit.isFailure(exit) ? exit.cause : Cause.empty
+    endInstance(life.instance, new ChildUnavailable({ path: this.path, reason, cause }))
   }
 
   // There is no way to kill a fiber: what will not end is left behind, in the open.

@@ -110,7 +110,8 @@ const call = (fiber: Fiber.Fiber<unknown, unknown>, door: Door, find: Find): Eff
   const pins = Context.get(fiber.context, Pins)
   for (let pin = pins; pin !== undefined; pin = pin.outer) {
     // Inside a call on an instance everything stays on it, or fails with it.
-    if (pin.active && pin.cell === door.cell) return pin.instance.gone ? Effect.die(pin.instance.gone) : run(pin.instance)
+    if (pin.active && pin.cell === door.cell)
+      return pin.instance.gone ? Effect.die(pin.instance.gone) : run(pin.instance)
   }
   if (door.cell.current !== undefined) return guarded(door.cell.current)
   return Effect.flatMap(door.cell.instance, guarded)

@@ -324,7 +324,7 @@ export class SupervisorRuntime {
         for (const { fiber } of this.operations) if (fiber !== undefined) yield* awaitEnd(fiber)
         for (const child of this.children.toReversed()) {
           child.cell.close(unavailable(child))
-          yield* child.stop(Exit.void, reason)
+          yield* child.stop(child.life?.end ?? Exit.void, reason)
         }
       })
     )

@@ -150,7 +150,11 @@ export class Server {
     return this.request(fiber, name, (state) => handler(state, ...args), timeoutMillis)
   }
 
-  stop(fiber: Fiber.Fiber<unknown, unknown>, reason: StopReason, timeoutMillis: number): Effect.Effect<unknown, unknown> {
+  stop(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    reason: StopReason,
+    timeoutMillis: number
+  ): Effect.Effect<unknown, unknown> {
     const stop = Effect.succeed(new Stop(reason, { value: undefined }))
     return this.request(fiber, "stop", () => stop, timeoutMillis)
   }
@@ -254,7 +258,10 @@ export class Server {
   private sweepAt(at: number, inMillis: number): void {
     this.sweeper?.fiber.interruptUnsafe()
     const fiber = Effect.runForkWith(this.context)(
-      Effect.andThen(Effect.sleep(inMillis), Effect.sync(() => this.sweep()))
+      Effect.andThen(
+        Effect.sleep(inMillis),
+        Effect.sync(() => this.sweep())
+      )
     )
     this.sweeper = { fiber, at }
   }
@@ -370,7 +377,8 @@ export class Server {
     return Effect.flatMap(Effect.timeoutOption(this.parked, idle.afterMillis), (woken) =>
       woken._tag === "Some"
         ? Effect.void
-        : this.run({ name: "idle", run: idle.handle, request: undefined, span: undefined }))
+        : this.run({ name: "idle", run: idle.handle, request: undefined, span: undefined })
+    )
   }
 
   private readonly parked = Effect.callback<void>((resume) => {
