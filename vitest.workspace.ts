@@ -21,6 +21,8 @@ export default defineConfig({
   resolve: { conditions },
   ssr: { resolve: { conditions } },
   test: {
+    // One PostgreSQL server for the run, for `Postgres.layerTestDatabase`; DATABASE_URL names another.
+    globalSetup: ["packages/postgres/src/testing/global-setup.ts"],
     // Tests that start servers and child processes wait as much as they compute, so even one core gets two workers.
     maxWorkers: Math.max(2, availableParallelism()),
     // A limit that only a hang reaches, also on a busy machine.

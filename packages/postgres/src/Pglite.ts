@@ -10,9 +10,10 @@
  * on real concurrency is tested with `Postgres.layerTestDatabase`.
  */
 import { PgClient } from "@effect/sql-pg"
-import { Clock, Context, Duration, Effect, Layer, type Scope } from "effect"
+import { Context, Duration, Effect, Layer, type Scope } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { TestClock } from "effect/testing"
+import { live } from "./internal/database.ts"
 import { type Engine, PgliteSession } from "./internal/pgliteSession.ts"
 import * as Snapshot from "./internal/pgliteSnapshot.ts"
 import { PgliteMissing, PostgresUnavailable } from "./PostgresError.ts"
@@ -108,7 +109,7 @@ const connect = (session: PgliteSession, connections: number) =>
     maxConnections: connections
   }).pipe(
     // The pool must not see its connections as idle for as long as a test clock jumps.
-    Effect.provideService(Clock.Clock, Clock.Clock.defaultValue()),
+    live,
     Effect.map((client) => Object.assign(client, { driver: "pglite" })),
     Effect.mapError(
       (cause) => new PostgresUnavailable({ reason: new PgliteMissing({ problem: cause.message, cause }) })

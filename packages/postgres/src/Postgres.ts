@@ -5,12 +5,16 @@
  * its own, which is gone when the layer's scope closes or the process ends, in whatever way.
  */
 import { PgClient } from "@effect/sql-pg"
-import { Clock, Config, Context, Effect, Layer, Option, Redacted } from "effect"
+import { Config, Effect, Layer, Option, Redacted } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
-import { isSqlError, type SqlError } from "effect/sql/SqlError"
+import { isSqlError } from "effect/sql/SqlError"
+import { connect, describe, type PoolOptions, Server, unreachable, withDatabase } from "./internal/database.ts"
 import * as EmbeddedServer from "./internal/server.ts"
 import * as Pglite from "./Pglite.ts"
 import { InvalidDatabaseUrl, PostgresUnavailable, ServerUnreachable } from "./PostgresError.ts"
+import * as TestDatabase from "./TestDatabase.ts"
+
+export { connect, type PoolOptions, Server }
 
 /** How `layerWith` finds its database. */
 export interface Options extends ServerOptions {
@@ -30,23 +34,6 @@ export interface ServerOptions {
   readonly binaries?: string | undefined
 }
 
-/** Everything that `PgClient` can be told, except where the database is. */
-export type PoolOptions = Omit<
-  PgClient.PgPoolConfig,
-  "url" | "host" | "port" | "path" | "database" | "username" | "password" | "stream"
->
-
-/** Where the database is, for example to pass it on to a child process as `DATABASE_URL`. */
-export class Server extends Context.Service<
-  Server,
-  {
-    /** Whether the server belongs to this process, and ends with it. */
-    readonly embedded: boolean
-    /** The URL of the application's database, or of another one on the same server. */
-    readonly url: (database?: string) => Redacted.Redacted
-  }
->()("@coppice/postgres/Postgres/Server") {}
-
 /**
  * `PgClient` and `SqlClient` for the server of `layerServer`, through one connection pool.
  *
@@ -58,13 +45,10 @@ export const layerWith = (
 ): Layer.Layer<PgClient.PgClient | SqlClient | Server, PostgresUnavailable> =>
   PgClient.layerFrom(
     Effect.gen(function* () {
-      const server = yield* Server
-      const client = yield* connect(server.url(), options.pool)
-      if (!server.embedded) yield* checkVersion(client)
-      return client
-    }).pipe(
-      Effect.catchTag("SqlError", (error) => Effect.flatMap(Server, (server) => unreachable(server.url(), error)))
-    )
+      const { embedded, url } = yield* Server
+      const connected = Effect.mapError(connect(url(), options.pool), (error) => unreachable(url(), error))
+      return yield* embedded ? connected : Effect.tap(connected, (client) => checkVersion(client, url()))
+    })
   ).pipe(Layer.provideMerge(layerServer(options)))
 
 /**
@@ -81,7 +65,7 @@ export const layerServer = (options: ServerOptions = {}): Layer.Layer<Server, Po
       if (url === undefined) return yield* embedded(options)
       const database = yield* parse(url)
       yield* Effect.logInfo(`Using the PostgreSQL server at ${describe(database)}`)
-      return { embedded: false, url: (name) => Redacted.make(withDatabase(database, name)) }
+      return { embedded: false, url: (name) => (name === undefined ? database : withDatabase(database, name)) }
     }).pipe(Effect.mapError((reason) => new PostgresUnavailable({ reason })))
   )
 
@@ -109,15 +93,25 @@ export const layerTest: Layer.Layer<PgClient.PgClient | SqlClient | Pglite.Pglit
   Pglite.layer()
 
 /**
- * A client for the database at `url`, timed by the live clock.
+ * A new database on the test run's server, for tests of real concurrency; see `TestDatabase`.
  *
- * sql-pg 4.0 does not say which driver it is, as `SqlClient.driver` asks of it; this client does.
+ * ```ts
+ * import { Postgres } from "@coppice/postgres"
+ * import { layer } from "@effect/vitest"
+ * import { Effect } from "effect"
+ * import { SqlClient } from "effect/sql"
+ *
+ * layer(Postgres.layerTestDatabase())("counters", (it) => {
+ *   it.effect("lose no update", () =>
+ *     Effect.gen(function*() {
+ *       const sql = yield* SqlClient.SqlClient
+ *       yield* sql`create table counter as select 0 as n`
+ *       yield* Effect.replicateEffect(sql`update counter set n = n + 1`, 100, { concurrency: 5 })
+ *     }))
+ * })
+ * ```
  */
-export const connect = (url: Redacted.Redacted, pool: PoolOptions = {}) =>
-  Effect.map(
-    Effect.provideService(PgClient.make({ ...pool, url }), Clock.Clock, Clock.Clock.defaultValue()),
-    (client) => Object.assign(client, { driver: "pg" })
-  )
+export const layerTestDatabase: typeof TestDatabase.layer = TestDatabase.layer
 
 /**
  * Whether the same work may succeed when it is tried again: what `SqlError.isRetryable` says, and the server's own
@@ -166,40 +160,15 @@ const parse = Effect.fnUntraced(function* (text: string) {
   if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(text)) return yield* invalid("does not start with postgres://")
   if (!/^postgres(ql)?:/i.test(text)) return yield* invalid(`starts with ${text.slice(0, text.indexOf(":"))}://`)
   if (!URL.canParse(text)) return yield* invalid("is not a URL (encode special characters with encodeURIComponent)")
-  const url = new URL(text)
-  return url
+  return Redacted.make(text)
 })
 
-const withDatabase = (base: URL, name: string | undefined): string => {
-  if (name === undefined) return base.href
-  const url = new URL(base)
-  url.pathname = `/${encodeURIComponent(name)}`
-  url.searchParams.delete("dbname")
-  return url.href
-}
-
-/** Host, port and database of a URL, without its secrets. */
-const describe = (url: URL): string => {
-  const host = url.searchParams.get("host") ?? (url.hostname || "localhost")
-  return `${host}:${url.searchParams.get("port") ?? (url.port || "5432")}${url.pathname}`
-}
-
-const unreachable = (url: Redacted.Redacted, error: SqlError): Effect.Effect<never, PostgresUnavailable> =>
-  Effect.fail(
-    new PostgresUnavailable({
-      reason: new ServerUnreachable({
-        server: describe(new URL(Redacted.value(url))),
-        problem: error.message,
-        cause: error
-      })
-    })
+const checkVersion = Effect.fnUntraced(function* (client: PgClient.PgClient, url: Redacted.Redacted) {
+  const [row] = yield* Effect.mapError(
+    client<{ readonly version: number }>`select current_setting('server_version_num')::int4 / 10000 as version`,
+    (error) => unreachable(url, error)
   )
-
-const checkVersion = Effect.fnUntraced(function* (client: PgClient.PgClient) {
-  const [row] = yield* client<{ readonly version: number }>`
-    select current_setting('server_version_num')::int4 / 10000 as version`
   if (row !== undefined && row.version >= oldest) return
-  const server = client.config.url === undefined ? "the server" : describe(new URL(Redacted.value(client.config.url)))
   const problem = `it is PostgreSQL ${row?.version}, and ${oldest} or later is needed`
-  return yield* new PostgresUnavailable({ reason: new ServerUnreachable({ server, problem }) })
+  return yield* new PostgresUnavailable({ reason: new ServerUnreachable({ server: describe(url), problem }) })
 })

