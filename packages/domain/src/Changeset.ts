@@ -64,7 +64,9 @@ export const cast = <S extends Schema.Constraint>(
 ): Effect.Effect<S["Type"], ValidationError.ValidationError, S["DecodingServices"]> =>
   Effect.suspend(() => {
     const isField = fieldsOf(schema)
-    if (isTooDeep(input, isField)) return fail([{ path: [], message: `is nested deeper than ${maxDepth} levels` }])
+    if (isTooDeep(input, isField)) {
+      return Effect.fail(ValidationError.forField([], `is nested deeper than ${maxDepth} levels`))
+    }
     return Schema.decodeUnknownEffect(schema, { errors: "all" })(input).pipe(
       // Text is looked at in the input too, so that its errors come with the others rather than after them.
       Effect.mapError(({ issue }) => ValidationError.make([...fromIssue(issue), ...unstorableText(input, isField)])),
@@ -77,7 +79,8 @@ export const cast = <S extends Schema.Constraint>(
  * those that turn out equal to the row's are no changes.
  *
  * Checks of the struct as a whole (`start` before `end`) see the row as it would become. A field named in `transitions`
- * may only change along declared steps. The result is made for `OptimisticLock.makeUpdate`.
+ * may only change along declared steps. All of this is true of the row as it was read: write the changes with
+ * `OptimisticLock.makeUpdate`, which refuses when it has changed since.
  *
  * ```ts
  * import { Changeset } from "@coppice/domain"
