@@ -81,7 +81,7 @@ export class ChildUnavailable extends Schema.TaggedError<ChildUnavailable>()("Ch
 }
 
 const explanation = {
-  restarting: 'it is restarting, and its calls do not wait (whileDown: "fail")',
+  restarting: 'it is restarting, and this call does not wait (whileDown: "fail", or the caller is being stopped)',
   crashed: "it crashed while the call was running",
   stopped: "it was stopped",
   finished: "it has finished and will not be restarted",

@@ -41,9 +41,7 @@ describe("a supervisor's start", () => {
       const { a, b, c, d, journal } = cast("a", "b", "c", "d")
       b.startTakes = c.startTakes = "1 second"
       const inner = Supervisor.layer("Inner", { strategy: "one_for_one", children: [b.child(), c.child()] })
-      const app = yield* Effect.forkChild(
-        startApp("one_for_one", [a.child(), Child.layer("inner", inner), d.child()])
-      )
+      const app = yield* Effect.forkChild(startApp("one_for_one", [a.child(), Child.layer("inner", inner), d.child()]))
       yield* pass("1500 millis")
       assert.strictEqual(journal.take(), "+a +b")
       yield* pass("500 millis")
@@ -103,7 +101,9 @@ describe("a supervisor's start", () => {
       const error = failure(exit)
       assert.strictEqual(error.path, "App/middle/inner/y")
       assert.strictEqual(error.message, "App/middle/inner/y failed to start: TypeError: nested")
-      assert.isTrue(error.reason.reasons.some((reason) => Cause.isDieReason(reason) && reason.defect instanceof TypeError))
+      assert.isTrue(
+        error.reason.reasons.some((reason) => Cause.isDieReason(reason) && reason.defect instanceof TypeError)
+      )
       assert.strictEqual(journal.take(), "+a +x +y -y -x -a")
     })
   )
@@ -136,7 +136,11 @@ describe("a supervisor's start", () => {
   scenario("a failed first start of a nested supervisor's restart counts with the parent, not with itself", () =>
     Effect.gen(function* () {
       const { a, b, journal } = cast("a", "b")
-      const inner = Supervisor.layer("Inner", { strategy: "one_for_one", maxRestarts: 0, children: [a.child(), b.child()] })
+      const inner = Supervisor.layer("Inner", {
+        strategy: "one_for_one",
+        maxRestarts: 0,
+        children: [a.child(), b.child()]
+      })
       yield* startApp("one_for_one", [Child.layer("inner", inner)])
       b.failingStarts = 2
       yield* a.crash()
@@ -224,7 +228,10 @@ describe("an interrupted start", () => {
 })
 
 describe("options that cannot work", () => {
-  const problem = (options: { readonly maxRestarts?: number; readonly within?: number }, ids: ReadonlyArray<string> = []) =>
+  const problem = (
+    options: { readonly maxRestarts?: number; readonly within?: number },
+    ids: ReadonlyArray<string> = []
+  ) =>
     Effect.gen(function* () {
       const { a, journal } = cast("a")
       const children = [a.child(), ...ids.map((id) => Child.effect(id, Effect.never))]
@@ -250,10 +257,7 @@ describe("options that cannot work", () => {
         yield* problem({}, ["b", "c", "b"]),
         'App: two children are called "b": give each an id of its own'
       )
-      assert.strictEqual(
-        yield* problem({}, [""]),
-        'App: a child\'s id must not be empty or contain "/", but one is ""'
-      )
+      assert.strictEqual(yield* problem({}, [""]), 'App: a child\'s id must not be empty or contain "/", but one is ""')
       assert.strictEqual(
         yield* problem({}, ["x/y"]),
         'App: a child\'s id must not be empty or contain "/", but one is "x/y"'

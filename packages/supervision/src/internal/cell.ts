@@ -2,8 +2,9 @@
  * A child's cell: which of its instances, if any, callers reach now. It outlives every instance, so whoever holds a
  * handle to the child holds the cell.
  */
-import { Cause, type Context, Effect, Exit, Fiber } from "effect"
+import { Cause, Context, Effect, Exit, Fiber } from "effect"
 import { ChildUnavailable } from "../Child.ts"
+import { Process } from "../Process.ts"
 
 /** One life of a child, as its callers see it. */
 export interface Instance {
@@ -32,6 +33,9 @@ export const endInstance = (instance: Instance, reason: ChildUnavailable): void 
   for (const watcher of watchers) watcher(reason)
 }
 
+/** The processes that are being stopped, or that were abandoned while they were. */
+export const stopping = new WeakSet<Process["Service"]>()
+
 export class Cell {
   readonly path: string
   readonly whileDown: "wait" | "fail"
@@ -41,6 +45,10 @@ export class Cell {
   /** The last instance there was: what can be asked of a child without an effect is asked of it. */
   latest: Instance | undefined
   closed: ChildUnavailable | undefined
+  /** Not before its whole group is stopped will the child be up again. */
+  private held = false
+  /** In a group that is being stopped: the instance whose turn has not come. */
+  private leaving: Instance | undefined
   private readonly waiters = new Set<(exit: Exit.Exit<Instance>) => void>()
 
   constructor(path: string, whileDown: "wait" | "fail", patienceMillis: number) {
@@ -53,11 +61,24 @@ export class Cell {
     this.current = instance
     this.latest = instance
     this.closed = undefined
+    this.held = false
+    this.leaving = undefined
     this.wake(Exit.succeed(instance))
   }
 
   down(): void {
     this.current = undefined
+    this.leaving = undefined
+  }
+
+  /**
+   * The child's group is going to be restarted. Callers wait for the next instance, except those that are being stopped
+   * before it: they still reach this one, and where it is gone already they do not wait for what waits for them.
+   */
+  hold(): void {
+    this.leaving ??= this.current
+    this.current = undefined
+    this.held = true
   }
 
   /** The child will not come back, at least not by itself: nobody may wait for it. */
@@ -68,10 +89,13 @@ export class Cell {
   }
 
   /** The running instance: waited for while the child restarts, a defect when there is none to wait for. */
-  readonly instance: Effect.Effect<Instance> = Effect.suspend(() => {
+  readonly instance: Effect.Effect<Instance> = Effect.withFiber((fiber) => {
     if (this.current !== undefined) return Effect.succeed(this.current)
+    const caller = this.held ? Context.getOrUndefined(fiber.context, Process) : undefined
+    const leaves = caller !== undefined && stopping.has(caller)
+    if (leaves && this.leaving !== undefined) return Effect.succeed(this.leaving)
     if (this.closed !== undefined) return Effect.die(this.closed)
-    if (this.whileDown === "fail") {
+    if (leaves || this.whileDown === "fail") {
       return Effect.die(new ChildUnavailable({ path: this.path, reason: "restarting", cause: Cause.empty }))
     }
     return Effect.callback<Instance>((resume) => {

@@ -2,7 +2,7 @@
 import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Metric, Schedule, Scope } from "effect"
 import { type Any, ChildUnavailable } from "../Child.ts"
 import { Process } from "../Process.ts"
-import { Cell, endInstance, type Instance, makeInstance } from "./cell.ts"
+import { Cell, endInstance, type Instance, makeInstance, stopping } from "./cell.ts"
 import { StartTimeout } from "./errors.ts"
 import * as handle from "./handle.ts"
 import { CurrentRegistry, makeNode, type Node, publish, type Registry } from "./nodes.ts"
@@ -27,9 +27,11 @@ export const makeEnvironment = (context: Context.Context<never>): Environment =>
 export interface Life {
   readonly incarnation: number
   readonly scope: Scope.Closeable
-  readonly startedAt: number
+  process: Process["Service"] | undefined
   /** What the callers reach, once it is up. */
   instance: Instance | undefined
+  /** Monotonic milliseconds. */
+  upSince: number | undefined
   /** The first end that was reported. */
   end: Exit.Exit<unknown, unknown> | undefined
   building: Fiber.Fiber<Context.Context<never>, unknown> | undefined
@@ -119,13 +121,16 @@ export class ChildState {
       const life: Life = {
         incarnation: node.incarnation,
         scope: Scope.makeUnsafe(),
-        startedAt: monotonicMillis(env.clock),
+        process: undefined,
         instance: undefined,
+        upSince: undefined,
         end: undefined,
         building: undefined,
         failStart: undefined,
         stopping: false
       }
+      const process = this.process(life)
+      life.process = process
       this.life = life
       node.report = undefined
       const onCrash = (exit: Exit.Exit<unknown, unknown>) => this.ended(life, exit)
@@ -136,7 +141,7 @@ export class ChildState {
       const services = new Map(env.context.mapUnsafe)
       for (const [key, service] of siblings) services.set(key, service)
       const context = Context.makeUnsafe<never>(services).pipe(
-        Context.add(Process, this.process(life)),
+        Context.add(Process, process),
         Context.add(Scope.Scope, life.scope),
         Context.add(Layer.CurrentMemoMap, memoMap)
       )
@@ -218,6 +223,7 @@ export class ChildState {
     const { node } = this
     const instance = makeInstance(life.incarnation, provided)
     life.instance = instance
+    life.upSince = monotonicMillis(this.env.clock)
     this.hasStarted = true
     this.cell.patienceMillis = this.shutdownMillis ?? Infinity
     this.cell.up(instance)
@@ -274,6 +280,7 @@ export class ChildState {
         const life = this.life
         if (life === undefined) return Effect.void
         life.stopping = true
+        if (life.process !== undefined) stopping.add(life.process)
         const { env, node } = this
         node.status = "stopping"
         this.cell.down()

@@ -164,9 +164,8 @@ export class SupervisorRuntime {
     again: boolean
   ): Effect.Effect<void, MaxRestartsExceeded> {
     const now = monotonicMillis(this.env.clock)
-    if (child.life !== undefined && now - child.life.startedAt >= this.options.intensity.withinMillis) {
-      child.backoff = undefined
-    }
+    const upSince = child.life?.upSince
+    if (upSince !== undefined && now - upSince >= this.options.intensity.withinMillis) child.backoff = undefined
     if (!addRestart(this.restarts, now, this.options.intensity)) return this.giveUp(child, exit)
     child.node.restarts++
     const { strategy } = this.options
@@ -231,7 +230,8 @@ export class SupervisorRuntime {
       // From here on an end of this life is expected.
       if (child === trigger) child.node.status = "restarting"
       else if (child.life !== undefined) child.node.status = "stopping"
-      child.cell.down()
+      if (affected.length > 1) child.cell.hold()
+      else child.cell.down()
     }
     const operation: Operation = { children: affected, started: 0, superseded: false, fiber: undefined }
     this.operations.add(operation)
@@ -255,10 +255,14 @@ export class SupervisorRuntime {
       for (const { fiber } of before) if (fiber !== undefined) yield* awaitEnd(fiber)
       for (const child of operation.children.toReversed()) {
         if (child.life === undefined) continue
-        yield* child === trigger
-          ? child.stop(exit, Exit.isFailure(exit) ? "crashed" : "stopped")
-          : child.stop(Exit.void, "stopped")
-        if (child !== trigger && child.spec.options.restart === "temporary") yield* self.remove(child)
+        const stop =
+          child === trigger
+            ? child.stop(exit, Exit.isFailure(exit) ? "crashed" : "stopped")
+            : child.stop(Exit.void, "stopped")
+        // At one go: a temporary child that was stopped must be gone when another operation takes over.
+        yield* child !== trigger && child.spec.options.restart === "temporary"
+          ? Effect.uninterruptible(Effect.andThen(stop, self.remove(child)))
+          : stop
       }
       if (trigger !== undefined) yield* self.backoff(trigger, exit)
       for (const child of operation.children) {
