@@ -7,7 +7,7 @@
  * | 0 | stopped in order after SIGINT or SIGTERM |
  * | 1 | a child failed its first start, the root supervisor gave up, or an exception escaped every fiber |
  * | 124 | the stop took longer than `shutdownTimeout` |
- * | 130, 143 | a second SIGINT or SIGTERM ended the program at once |
+ * | 130, 143 | a second SIGINT or SIGTERM, half a second or more after the first, ended the program at once |
  *
  * In OTP's words every application run this way is `permanent`: when its top supervisor ends, so does the node.
  *
@@ -23,9 +23,12 @@
  * export const main = () => Application.run(App, { shutdownTimeout: "10 seconds" })
  * ```
  */
-import { Cause, Deferred, Duration, Effect, Exit, type Fiber, Layer, Scope } from "effect"
+import { Cause, Clock, Deferred, Duration, Effect, Exit, type Fiber, Layer, Scope } from "effect"
+import { monotonicMillis } from "./internal/child.ts"
 import { watch } from "./internal/watch.ts"
 import * as Tree from "./Tree.ts"
+
+const clock = Clock.Clock.defaultValue()
 
 /** How a program stops. */
 export interface Options {
@@ -72,6 +75,7 @@ export const run = <A, E, R>(layer: Layer.Layer<A, E, R> & Complete<R>, options:
   // Complete<R> has shown that nothing is required.
   const fiber = Effect.runFork(launch(layer) as Effect.Effect<never, E>)
   // A tree that only waits for signals would not keep Node.js running.
+  // @effect-diagnostics-next-line globalTimers:off
   const keepAlive = setInterval(() => {}, 2 ** 31 - 1)
   let code: number | undefined
   const stop = (because: string, exitCode: number): void => {
@@ -88,7 +92,12 @@ export const run = <A, E, R>(layer: Layer.Layer<A, E, R> & Complete<R>, options:
       )
     )
   }
+  let signalledAt = -Infinity
   const onSignal = (signal: "SIGINT" | "SIGTERM") => {
+    const now = monotonicMillis(clock)
+    // One Ctrl-C may arrive twice: from the terminal, and passed on by the npm that started this program.
+    if (now - signalledAt < 500) return
+    signalledAt = now
     if (code !== undefined) process.exit(signal === "SIGINT" ? 130 : 143)
     stop(signal, 0)
   }

@@ -15,9 +15,9 @@ interface Ended {
 /** Runs the program, sends it each signal once the given text has been printed, and waits for its end. */
 const run = async (
   mode: string,
-  signals: ReadonlyArray<{ readonly after: string; readonly signal: NodeJS.Signals }> = []
+  signals: ReadonlyArray<{ readonly after: string; readonly signal: NodeJS.Signals; readonly delay?: number }> = []
 ): Promise<Ended> => {
-  const child = spawn(process.execPath, ["--conditions=@coppice/source", "--import=tsx", program, mode], {
+  const child = spawn(process.execPath, ["--conditions=@coppice/source", program, mode], {
     stdio: ["ignore", "pipe", "pipe"]
   })
   let output = ""
@@ -27,7 +27,8 @@ const run = async (
     const signal = signals[next]
     if (signal !== undefined && output.includes(signal.after)) {
       next++
-      child.kill(signal.signal)
+      // The program's idea of one key press is measured in real time.
+      setTimeout(() => child.kill(signal.signal), signal.delay ?? 0)
     }
   }
   child.stdout.on("data", onData)
@@ -68,10 +69,19 @@ describe.concurrent("Application", () => {
     assert.strictEqual(code, 1)
   })
 
+  it("takes a Ctrl-C that arrives twice, from the terminal and from npm, for one", async () => {
+    const { code, said } = await run("slow", [
+      { after: "application started", signal: "SIGINT" },
+      { after: "stopping b", signal: "SIGINT" }
+    ])
+    assert.deepStrictEqual(said, [...started, ...stoppedInOrder])
+    assert.strictEqual(code, 0)
+  })
+
   it("ends at once on a second signal", async () => {
     const { code, said } = await run("stuck-long", [
       { after: "application started", signal: "SIGTERM" },
-      { after: "stopping b", signal: "SIGTERM" }
+      { after: "stopping b", signal: "SIGTERM", delay: 600 }
     ])
     assert.strictEqual(code, 143)
     assert.notInclude(said, "stopped b")

@@ -2,8 +2,9 @@
  * The running server behind a `GenServer`: a mailbox, a loop that handles one message at a time, and the callers that
  * wait for an answer.
  *
- * A message that finds the server idle is handled on the spot, in the sender's turn, so that a call to an idle server
- * costs neither a queue nor a switch. How deep such turns may nest is bounded.
+ * A message that finds the server idle is handled on the spot, in the sender's turn: a handler that answers without
+ * suspending costs neither a queue nor a switch of fibers. Any other effect is run by the loop, which the sender wakes;
+ * how deep such turns may nest is bounded.
  */
 import { Cause, type Clock, type Context, Effect, Exit, type Fiber, type Tracer } from "effect"
 import { monotonicMillis } from "./child.ts"
@@ -105,6 +106,8 @@ export class Server {
   private stopping: Stop<unknown> | undefined
   private lastReply: { readonly request: Request; readonly value: unknown } | undefined
   private current: Message | undefined
+  /** A message whose handler has been called in its sender's turn, and whose effect the loop has to run. */
+  private begun: { readonly message: Message; readonly effect: Run } | undefined
   private queue: Array<Message | undefined> = []
   private head = 0
   private wake: (() => void) | undefined
@@ -197,10 +200,33 @@ export class Server {
   }
 
   private push(message: Message): void {
-    this.queue.push(message)
     const wake = this.wake
-    if (wake === undefined) return
+    if (wake === undefined) {
+      this.queue.push(message)
+      return
+    }
     this.wake = undefined
+    this.handled++
+    let effect: Run
+    try {
+      effect = message.run(this.state)
+    } catch (defect) {
+      effect = Exit.die(defect)
+    }
+    if (isAnswer(message, effect) && this.handlers.idle === undefined) {
+      this.settle(message, effect)
+      // Whatever came in while the handler ran is the loop's.
+      if (this.mailboxLength === 0) {
+        this.wake = wake
+        return
+      }
+    } else {
+      this.begun = { message, effect }
+    }
+    this.resume(wake)
+  }
+
+  private resume(wake: () => void): void {
     if (nesting >= maxNesting) {
       this.fiber?.currentDispatcher.scheduleTask(wake, 0)
       return
@@ -303,13 +329,18 @@ export class Server {
       const run = this.handlers.continue
       return run === undefined
         ? Effect.die(new Error(`${this.key}: a handler asked to continue, but there is no \`continue\` handler`))
-        : this.run({ name: "continue", run: (state) => run(state, then.continue), request: undefined, span: undefined })
+        : this.run(ownMessage("continue"), run(this.state, then.continue))
+    }
+    const begun = this.begun
+    if (begun !== undefined) {
+      this.begun = undefined
+      return this.run(begun.message, begun.effect)
     }
     const message = this.take()
     if (message === undefined) return this.park()
     if (message.request?.exit !== undefined) return Exit.void
     this.handled++
-    return this.run(message)
+    return this.run(message, message.run(this.state))
   }
 
   private take(): Message | undefined {
@@ -326,10 +357,10 @@ export class Server {
     return message
   }
 
-  private run(message: Message): Effect.Effect<void, unknown, unknown> {
+  private run(message: Message, handling: Run): Effect.Effect<void, unknown, unknown> {
     this.current = message
-    let effect = message.run(this.state)
-    if (Exit.isExit(effect)) return this.settle(message, effect as Exit.Exit<Outcome, unknown>)
+    if (Exit.isExit(handling)) return this.settle(message, handling)
+    let effect = handling
     if (message.span !== undefined) {
       effect = Effect.withSpan(effect, `GenServer.${this.key}.${message.name}`, { parent: message.span })
     }
@@ -375,9 +406,7 @@ export class Server {
     const { idle } = this.handlers
     if (idle === undefined) return this.parked
     return Effect.flatMap(Effect.timeoutOption(this.parked, idle.afterMillis), (woken) =>
-      woken._tag === "Some"
-        ? Effect.void
-        : this.run({ name: "idle", run: idle.handle, request: undefined, span: undefined })
+      woken._tag === "Some" ? Effect.void : this.run(ownMessage("idle"), idle.handle(this.state))
     )
   }
 
@@ -396,12 +425,28 @@ export class Server {
     this.sweeper?.fiber.interruptUnsafe()
     const failure = this.fail({ _tag: "Down", cause: causeOf(exit) })
     this.current?.request?.settle(failure)
+    this.begun?.message.request?.settle(failure)
     for (let message = this.take(); message !== undefined; message = this.take()) message.request?.settle(failure)
   }
 
   finish(): void {
     this.lastReply?.request.settle(Exit.succeed(this.lastReply.value))
   }
+}
+
+const ownMessage = (name: string): Message => ({
+  name,
+  run: () => Exit.void,
+  request: undefined,
+  span: undefined
+})
+
+/** Whether an effect is an answer already, after which the server simply waits for the next message. */
+const isAnswer = (message: Message, effect: Run): effect is Exit.Exit<Outcome, unknown> => {
+  if (!Exit.isExit(effect)) return false
+  if (Exit.isFailure(effect)) return message.request !== undefined && effect.cause.reasons.every(Cause.isFailReason)
+  const outcome = effect.value
+  return !(outcome instanceof Stop) && !((outcome instanceof Reply || outcome instanceof Next) && outcome.then)
 }
 
 const causeOf = (exit: Exit.Exit<unknown, unknown>): Cause.Cause<unknown> =>
