@@ -85,7 +85,7 @@ export type Ordered<
   Ids = never
 > = Children extends readonly [infer C extends Child.Any, ...infer Rest extends ReadonlyArray<Child.Any>]
   ? C extends Child.Child<infer Id, infer ROut, unknown, infer RIn>
-    ? [
+    ? readonly [
         Id extends Ids
           ? `two children are called "${Id}": give each an id of its own`
           : [Extract<Exclude<RIn, Before>, Provided<Rest>>] extends [never]

@@ -81,11 +81,11 @@ export class Cell {
     this.held = true
   }
 
-  /** The child will not come back, at least not by itself: nobody may wait for it. */
+  /** The child will not come back, at least not by itself: nobody may wait for it. The first reason is the one told. */
   close(reason: ChildUnavailable): void {
     this.current = undefined
-    this.closed = reason
-    this.wake(Exit.die(reason))
+    this.closed ??= reason
+    this.wake(Exit.die(this.closed))
   }
 
   /** The running instance: waited for while the child restarts, a defect when there is none to wait for. */

@@ -38,11 +38,12 @@ export class InvalidOptions extends Schema.TaggedError<InvalidOptions>()("Invali
 
 /**
  * A supervisor gave up: `child` ended once more after `maxRestarts` restarts within `withinMillis`, or its backoff
- * schedule ended; `reason` is the cause of that last end. For the parent this is an abnormal end.
+ * schedule ended (`limit` tells which); `reason` is the cause of that last end. For the parent this is an abnormal end.
  */
 export class MaxRestartsExceeded extends Schema.TaggedError<MaxRestartsExceeded>()("MaxRestartsExceeded", {
   path: Schema.String,
   child: Schema.String,
+  limit: Schema.Literals(["maxRestarts", "backoff"]),
   maxRestarts: Schema.Finite,
   withinMillis: Schema.Finite,
   reason: Schema.Unknown
@@ -50,10 +51,11 @@ export class MaxRestartsExceeded extends Schema.TaggedError<MaxRestartsExceeded>
   declare readonly reason: Cause.Cause<unknown>
 
   override get message(): string {
-    return (
-      `${this.path} gave up: ${this.child} exceeded ${this.maxRestarts} restarts within ${this.withinMillis} ms; `
-      + `the last end was: ${summary(this.reason)}`
-    )
+    const why =
+      this.limit === "backoff"
+        ? `the backoff schedule of ${this.child} ended`
+        : `${this.child} exceeded ${this.maxRestarts} restarts within ${this.withinMillis} ms`
+    return `${this.path} gave up: ${why}; the last end was: ${summary(this.reason)}`
   }
 }
 

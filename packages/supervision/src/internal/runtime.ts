@@ -154,7 +154,7 @@ export class SupervisorRuntime {
       Deferred.doneUnsafe(this.ready, Exit.fail(startError(child.path, cause)))
       return Effect.void
     }
-    if (final) return this.giveUp(child, end)
+    if (final) return this.giveUp(child, end, "backoff")
     return Effect.andThen(child.crashed(end, "StartFailed"), this.restart(child, end, true))
   }
 
@@ -166,7 +166,7 @@ export class SupervisorRuntime {
     const now = monotonicMillis(this.env.clock)
     const upSince = child.life?.upSince
     if (upSince !== undefined && now - upSince >= this.options.intensity.withinMillis) child.backoff = undefined
-    if (!addRestart(this.restarts, now, this.options.intensity)) return this.giveUp(child, exit)
+    if (!addRestart(this.restarts, now, this.options.intensity)) return this.giveUp(child, exit, "maxRestarts")
     child.node.restarts++
     const { strategy } = this.options
     const affected =
@@ -182,12 +182,17 @@ export class SupervisorRuntime {
     )
   }
 
-  private giveUp(child: ChildState, exit: Exit.Exit<unknown, unknown>): Effect.Effect<never, MaxRestartsExceeded> {
+  private giveUp(
+    child: ChildState,
+    exit: Exit.Exit<unknown, unknown>,
+    limit: MaxRestartsExceeded["limit"]
+  ): Effect.Effect<never, MaxRestartsExceeded> {
     const { maxRestarts, withinMillis } = this.options.intensity
     const reason = Exit.isFailure(exit) ? exit.cause : Cause.empty
     const error = new MaxRestartsExceeded({
       path: this.node.path,
       child: child.path,
+      limit,
       maxRestarts,
       withinMillis,
       reason
