@@ -43,7 +43,7 @@ type KeyOf<Service> = Service extends { readonly key: infer Key extends string }
 /** The reason why a layer cannot be run: it still needs a service. */
 export type Complete<R> = [R] extends [never]
   ? unknown
-  : `nothing provides "${KeyOf<R>}": add a child that does before the one that needs it, or provide its layer`
+  : `nothing provides '${KeyOf<R>}': add a child that does before the one that needs it, or provide its layer`
 
 /**
  * Boots a layer and keeps it running; for `NodeRuntime.runMain` and other runtimes. Interruption stops the tree in

@@ -149,7 +149,7 @@ type Reserved =
 
 /** A handler of such a name is refused, with the reason as its type. */
 type NotReserved = {
-  readonly [K in Reserved]?: `"${K}" is a name of the class itself: call the handler something else`
+  readonly [K in Reserved]?: `'${K}' is a name of the class itself: call the handler something else`
 }
 
 type IsEntity<S> = S extends object ? ("~coppice/domain/Entity" extends keyof S ? true : false) : false

@@ -76,7 +76,7 @@ type Required<Children extends ReadonlyArray<Child.Any>, Before = never> = Child
       ? RIn
       : never
 
-type KeyOf<Service> = Service extends { readonly key: infer Key extends string } ? `"${Key}"` : "a service"
+type KeyOf<Service> = Service extends { readonly key: infer Key extends string } ? `'${Key}'` : "a service"
 
 /** Turns a child that needs what only a later child provides into the reason why it cannot stand where it stands. */
 export type Ordered<
@@ -87,12 +87,12 @@ export type Ordered<
   ? C extends Child.Child<infer Id, infer ROut, unknown, infer RIn>
     ? readonly [
         Id extends Ids
-          ? `two children are called "${Id}": give each an id of its own`
+          ? `two children are called '${Id}': give each an id of its own`
           : [Extract<Exclude<RIn, Before>, Provided<Rest>>] extends [never]
             ? C
-            : `child "${Id}" needs ${KeyOf<
+            : `child '${Id}' needs ${KeyOf<
                 Extract<Exclude<RIn, Before>, Provided<Rest>>
-              >}, which only a later child provides: move that child before "${Id}"`,
+              >}, which only a later child provides: move that child before '${Id}'`,
         ...Ordered<Rest, Before | ROut, Ids | Id>
       ]
     : never
