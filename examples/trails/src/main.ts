@@ -1,1 +1,35 @@
-export {}
+/** Starts the application: `npm start`, or `npm start -- --port 4001`. */
+import { Application, type Supervisor } from "@coppice/supervision"
+import { Cause, Effect, Layer, Result } from "effect"
+import { fileURLToPath } from "node:url"
+import * as App from "./App.ts"
+import * as Settings from "./Settings.ts"
+
+// What whoever started the program can put right is one line; anything else is left to the application's own report.
+const explain = ({ reason }: Supervisor.StartError) =>
+  Effect.sync(() => {
+    const error: unknown = Cause.squash(reason)
+    if (
+      error instanceof Error
+      && "_tag" in error
+      && (error._tag === "CannotListen" || error._tag === "PostgresUnavailable")
+    ) {
+      process.stderr.write(`trails: ${error.message}\n`)
+      process.exit(1)
+    }
+  })
+
+const settings = Effect.runSync(
+  Effect.result(
+    Settings.parse(process.argv.slice(2), process.env, fileURLToPath(new URL("../../../.data", import.meta.url)))
+  )
+)
+
+if (Result.isFailure(settings)) {
+  process.stderr.write(`trails: ${settings.failure.message}\n`)
+  process.exitCode = 1
+} else if (settings.success === "help") {
+  process.stdout.write(Settings.usage)
+} else {
+  Application.run(App.layer(settings.success).pipe(Layer.tapError(explain)), { shutdownTimeout: "10 seconds" })
+}

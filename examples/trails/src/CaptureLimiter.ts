@@ -1,0 +1,79 @@
+/**
+ * The capture limiter: how many pages a user may capture in a while.
+ *
+ * Effect's token bucket behind a process: a user may capture `limit` pages at once, and then as fast as tokens come
+ * back. The counts are not worth keeping: a crash forgets them, and a capture is never refused because of one.
+ */
+import { GenServer } from "@coppice/supervision"
+import { Duration, Effect, Layer, Schema } from "effect"
+import { RateLimiter } from "effect/persistence"
+import type { UserId } from "./User.ts"
+
+/** How much is too much. */
+export interface Options {
+  /** Captures of one user within `window`. Defaults to 60. */
+  readonly limit?: number | undefined
+  /** Defaults to a minute. */
+  readonly window?: Duration.Input | undefined
+}
+
+/** The user has captured too many pages lately. */
+export class TooManyCaptures extends Schema.TaggedError<TooManyCaptures>()("TooManyCaptures", {
+  limit: Schema.Int,
+  retryAfterSeconds: Schema.Int
+}) {
+  override get message(): string {
+    const seconds = `${this.retryAfterSeconds} second${this.retryAfterSeconds === 1 ? "" : "s"}`
+    return `That were more than ${this.limit} captures in a short time. Try again in ${seconds}.`
+  }
+}
+
+interface State {
+  readonly limit: number
+  readonly window: Duration.Duration
+  readonly limiter: RateLimiter.RateLimiter
+  /** Whose counts the limiter holds. */
+  readonly users: Set<UserId>
+}
+
+export class CaptureLimiter extends GenServer.Service<CaptureLimiter>()("trails/CaptureLimiter", {
+  init: (options: Options = {}) =>
+    Effect.map(makeLimiter, (limiter): State => ({
+      limit: options.limit ?? 60,
+      window: Duration.fromInputUnsafe(options.window ?? "1 minute"),
+      limiter,
+      users: new Set()
+    })),
+  calls: {
+    take: (before, user: UserId) =>
+      Effect.gen(function* () {
+        const state =
+          before.users.size < maxUsers ? before : { ...before, limiter: yield* makeLimiter, users: new Set<UserId>() }
+        state.users.add(user)
+        const { limit, limiter, window } = state
+        return yield* limiter.consume({ key: String(user), algorithm: "token-bucket", limit, window }).pipe(
+          Effect.as(GenServer.reply<void, State>(undefined, state)),
+          Effect.catchReason(
+            "RateLimiterError",
+            "RateLimitExceeded",
+            ({ retryAfter }) =>
+              new TooManyCaptures({ limit, retryAfterSeconds: Math.max(1, Math.ceil(Duration.toSeconds(retryAfter))) }),
+            // The store is in memory: it has nothing to fail with.
+            Effect.die
+          )
+        )
+      })
+  }
+}) {}
+
+/** Counts a capture of the user, or fails when there were too many. A limiter that is down lets everybody through. */
+export const take = (user: UserId): Effect.Effect<void, TooManyCaptures, CaptureLimiter> =>
+  Effect.catchTag(CaptureLimiter.take(user), "CallError", (error) =>
+    Effect.logWarning("a capture was not counted", error)
+  )
+
+/** The store never drops a count by itself: so many users, and all counts start anew. */
+const maxUsers = 10_000
+
+// Fresh, because a layer is otherwise built once and shared, and the counts would outlive the process.
+const makeLimiter = Effect.provide(RateLimiter.make, Layer.fresh(RateLimiter.layerStoreMemory))

@@ -1,0 +1,80 @@
+/**
+ * Captures: web pages put into a trail.
+ *
+ * Holds no state. A capture locks its trail against a change of status for as long as it writes, so a trail whose pause
+ * has committed takes no page any more.
+ */
+import { Changeset, Domain, type ValidationError } from "@coppice/domain"
+import { Context, Effect, Option, Schema } from "effect"
+import { SqlClient, SqlSchema } from "effect/sql"
+import { CapturePage, Page, PageId } from "./Page.ts"
+import { Trail, TrailId, TrailNotFound, TrailPaused } from "./Trail.ts"
+import { TrailEvents } from "./TrailEvents.ts"
+import { UserId } from "./User.ts"
+
+/** How many pages `list` gives at most. */
+export const listLimit = 100
+
+export class Captures extends Context.Service<
+  Captures,
+  {
+    /** A page that the trail already holds is an error of its `url`. */
+    readonly capture: (
+      owner: UserId,
+      trail: TrailId,
+      input: unknown
+    ) => Effect.Effect<Page, ValidationError.ValidationError | TrailNotFound | TrailPaused>
+    /** The pages of a trail, newest first; `before` goes on after the last page of an earlier list. */
+    readonly list: (trail: TrailId, before?: PageId) => Effect.Effect<ReadonlyArray<Page>>
+  }
+>()("trails/Captures") {
+  static readonly layer = Domain.layer(
+    Captures,
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const events = yield* TrailEvents
+      const insert = SqlSchema.findOne({
+        Request: Page.insert,
+        Result: Page,
+        execute: (row) => sql`insert into pages ${sql.insert(row)} returning *`
+      })
+      const lockTrail = SqlSchema.findOneOption({
+        Request: Schema.Struct({ id: TrailId, owner: UserId }),
+        Result: Trail,
+        execute: ({ id, owner }) => sql`select * from trails where id = ${id} and owner_id = ${owner} for share`
+      })
+      const listPages = SqlSchema.findAll({
+        Request: Schema.Struct({ trail: TrailId, before: Schema.UndefinedOr(PageId) }),
+        Result: Page,
+        execute: ({ before, trail }) => sql`
+          select * from pages where trail_id = ${trail} ${before === undefined ? sql`` : sql`and id < ${before}`}
+          order by id desc limit ${listLimit}`
+      })
+
+      return {
+        capture: Effect.fn("Captures.capture")(
+          function* (owner: UserId, id: TrailId, input: unknown) {
+            const { title, url } = yield* Changeset.cast(CapturePage, input)
+            const trail = yield* lockTrail({ id, owner })
+            if (Option.isNone(trail)) return yield* new TrailNotFound({ id })
+            if (trail.value.status === "paused") return yield* new TrailPaused({ id, name: trail.value.name })
+            const row = yield* Effect.orDie(Page.insert.makeEffect({ trailId: id, url, title: title || null }))
+            const page = yield* insert(row)
+            yield* sql.afterCommit(events.changed(id))
+            return page
+          },
+          sql.withTransaction,
+          Effect.catchTag("NoSuchElementError", Effect.die),
+          constraints
+        ),
+        list: Effect.fn("Captures.list")((trail: TrailId, before?: PageId) =>
+          Effect.orDie(listPages({ trail, before }))
+        )
+      }
+    })
+  )
+}
+
+const constraints = Changeset.constraints({
+  pages_trail_url_key: { field: "url", message: "is in this trail already" }
+})

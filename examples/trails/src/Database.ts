@@ -1,0 +1,18 @@
+/** The database of the application: Postgres, with its schema up to date and something in it to look at. */
+import { Postgres } from "@coppice/postgres"
+import { Layer, String } from "effect"
+import * as Migrations from "./migrations/index.ts"
+import * as Seed from "./Seed.ts"
+
+/** Fields are written `ownerId`, columns `owner_id`. */
+export const names = {
+  transformQueryNames: String.camelToSnake,
+  transformResultNames: String.snakeToCamel
+} as const
+
+/** `DATABASE_URL` if it is set, else a server of our own with its data in the folder. */
+export const layer = (dataDir: string) =>
+  Layer.effectDiscard(Seed.run).pipe(
+    Layer.provideMerge(Layer.effectDiscard(Migrations.run)),
+    Layer.provideMerge(Postgres.layerWith({ dataDir, pool: names }))
+  )

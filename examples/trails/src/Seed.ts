@@ -1,0 +1,35 @@
+/** On the very first start: a user called "demo" with a trail, so that there is something to see. */
+import { Effect, Layer, Option } from "effect"
+import { SqlClient } from "effect/sql"
+import { Captures } from "./Captures.ts"
+import { TrailEvents } from "./TrailEvents.ts"
+import { Trails } from "./Trails.ts"
+import { Users } from "./Users.ts"
+
+/** The name of the user who is there from the start. */
+export const demoUser = "demo"
+
+/** Does its work once, in one transaction; later it finds the user and leaves everything as it is. */
+export const run = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const users = yield* Users
+  const trails = yield* Trails
+  const captures = yield* Captures
+  yield* sql.withTransaction(
+    Effect.gen(function* () {
+      const added = yield* users.add(demoUser)
+      if (Option.isNone(added)) return
+      const owner = added.value.id
+      const trail = yield* trails.create(owner, { name: "How to let it crash" })
+      yield* Effect.forEach(pages, (page) => captures.capture(owner, trail.id, page), { discard: true })
+    }).pipe(Effect.orDie)
+  )
+}).pipe(
+  Effect.provide(Layer.mergeAll(Users.layer, Trails.layer, Captures.layer).pipe(Layer.provide(TrailEvents.layerSilent)))
+)
+
+const pages = [
+  { url: "https://www.erlang.org/doc/system/sup_princ.html", title: "Supervisor behaviour: OTP design principles" },
+  { url: "https://hexdocs.pm/elixir/Supervisor.html", title: "Supervisor: Elixir" },
+  { url: "https://effect.website/", title: "Effect" }
+]

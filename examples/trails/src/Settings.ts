@@ -1,0 +1,65 @@
+/** What can be said on the command line, and what holds when nothing is said. */
+import { Effect, Schema } from "effect"
+import { parseArgs } from "node:util"
+
+export interface Settings {
+  readonly host: string
+  readonly port: number
+  readonly data: string
+  readonly capturesPerMinute: number
+}
+
+/** The command line asks for the impossible. */
+export class InvalidSettings extends Schema.TaggedError<InvalidSettings>()("InvalidSettings", {
+  problem: Schema.String
+}) {
+  override get message(): string {
+    return `${this.problem}. Run with --help to see what can be set.`
+  }
+}
+
+export const usage = `Trails: keeps web pages together, under supervision.
+
+  --host <address>              where to listen (default 127.0.0.1, this machine only)
+  --port <number>               default 4000, or the environment variable PORT; 0 takes a free one
+  --data <folder>               where the embedded database keeps its data (default .data);
+                                unused when the environment variable DATABASE_URL names a server
+  --captures-per-minute <n>     how much one user may capture (default 60)
+  --help                        prints this
+`
+
+/** The settings, or `"help"` when that was asked for. */
+export const parse = (
+  args: ReadonlyArray<string>,
+  env: Readonly<Record<string, string | undefined>>,
+  defaultData: string
+): Effect.Effect<Settings | "help", InvalidSettings> =>
+  Effect.gen(function* () {
+    const { values } = yield* Effect.try({
+      try: () => parseArgs({ args: [...args], options, strict: true, allowPositionals: false }),
+      catch: (error) => new InvalidSettings({ problem: firstSentence(error) })
+    })
+    if (values.help) return "help"
+    return {
+      host: values.host ?? "127.0.0.1",
+      port: yield* number("--port", values.port ?? (env["PORT"] || "4000"), 0, 65_535),
+      data: values.data ?? defaultData,
+      capturesPerMinute: yield* number("--captures-per-minute", values["captures-per-minute"] ?? "60", 1, 1_000_000)
+    }
+  })
+
+const options = {
+  host: { type: "string" },
+  port: { type: "string" },
+  data: { type: "string" },
+  "captures-per-minute": { type: "string" },
+  help: { type: "boolean" }
+} as const
+
+const number = (name: string, text: string, from: number, to: number): Effect.Effect<number, InvalidSettings> =>
+  /^\d+$/.test(text) && Number(text) >= from && Number(text) <= to
+    ? Effect.succeed(Number(text))
+    : Effect.fail(new InvalidSettings({ problem: `${name} must be a number from ${from} to ${to}, but is "${text}"` }))
+
+const firstSentence = (error: unknown): string =>
+  (error instanceof Error ? error.message : String(error)).split(/\. |\n/)[0] ?? ""

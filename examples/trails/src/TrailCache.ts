@@ -1,0 +1,118 @@
+/**
+ * The trail cache: summaries of trails, read through to Postgres.
+ *
+ * The process only remembers; the reader loads. So no message waits for the database, a reader that finds the process
+ * dead or busy goes to Postgres itself, and a crash costs nothing but the entries.
+ *
+ * A reader that misses gets a lease, and what it loads is kept only under that lease. A change of the trail ends the
+ * lease, and so does a crash: a summary that was read before a change is never kept after it.
+ */
+import { GenServer } from "@coppice/supervision"
+import { Clock, Duration, Effect, Layer, Option } from "effect"
+import type { TrailId, TrailNotFound, TrailSummary } from "./Trail.ts"
+import { TrailEvents } from "./TrailEvents.ts"
+import { ownedBy, Trails } from "./Trails.ts"
+import type { UserId } from "./User.ts"
+
+/** How much is remembered, and for how long. */
+export interface Options {
+  /** Entries; beyond it the one that was kept longest is dropped. Defaults to 1,000. */
+  readonly capacity?: number | undefined
+  /**
+   * Defaults to 5 seconds. Changes made by this process are seen at once whatever it says; it bounds how long those
+   * made by another one go unseen.
+   */
+  readonly timeToLive?: Duration.Input | undefined
+}
+
+/** The right to fill in one entry; it has no content, only an identity. */
+interface Lease {
+  readonly id: TrailId
+}
+
+interface Entry {
+  readonly summary: TrailSummary
+  readonly expiresAt: number
+}
+
+interface State {
+  readonly capacity: number
+  readonly timeToLiveMillis: number
+  readonly entries: Map<TrailId, Entry>
+  /** The lease of every trail that is being read; readers of one trail share it. */
+  readonly leases: Map<TrailId, Lease>
+}
+
+export class TrailCache extends GenServer.Service<TrailCache>()("trails/TrailCache", {
+  init: (options: Options = {}) =>
+    Effect.succeed<State>({
+      capacity: options.capacity ?? 1000,
+      timeToLiveMillis: Duration.toMillis(Duration.fromInputUnsafe(options.timeToLive ?? "5 seconds")),
+      entries: new Map(),
+      leases: new Map()
+    }),
+  calls: {
+    lookup: (state, id: TrailId) =>
+      Effect.map(Clock.currentTimeMillis, (now) => {
+        const entry = state.entries.get(id)
+        if (entry !== undefined && now < entry.expiresAt) {
+          return GenServer.reply<Lookup, State>({ _tag: "Hit", summary: entry.summary }, state)
+        }
+        const lease = state.leases.get(id) ?? { id }
+        state.leases.set(id, lease)
+        evictBeyond(state.capacity, state.leases)
+        return GenServer.reply<Lookup, State>({ _tag: "Miss", lease }, state)
+      })
+  },
+  casts: {
+    fill: (state, lease: Lease, summary: TrailSummary) =>
+      Effect.map(Clock.currentTimeMillis, (now) => {
+        if (state.leases.get(lease.id) !== lease) return state
+        state.leases.delete(lease.id)
+        state.entries.delete(lease.id)
+        state.entries.set(lease.id, { summary, expiresAt: now + state.timeToLiveMillis })
+        evictBeyond(state.capacity, state.entries)
+        return state
+      }),
+    forget: (state, id: TrailId) =>
+      Effect.sync(() => {
+        state.entries.delete(id)
+        state.leases.delete(id)
+        return state
+      })
+  }
+}) {}
+
+type Lookup =
+  | { readonly _tag: "Hit"; readonly summary: TrailSummary }
+  | { readonly _tag: "Miss"; readonly lease: Lease | undefined }
+
+/** What a reader knows when the process did not answer. */
+const nothing: Lookup = { _tag: "Miss", lease: undefined }
+
+/** A trail of the owner: from the cache if it is there, else from Postgres. */
+export const find = Effect.fn("TrailCache.find")(function* (
+  owner: UserId,
+  id: TrailId
+): Effect.fn.Return<TrailSummary, TrailNotFound, TrailCache | Trails> {
+  const trails = yield* Trails
+  const known = yield* Effect.catchTag(TrailCache.lookup(id), "CallError", () => Effect.succeed(nothing))
+  if (known._tag === "Hit") return yield* ownedBy(owner, id, Option.some(known.summary))
+  const found = yield* trails.get(id)
+  if (known.lease !== undefined && Option.isSome(found)) yield* TrailCache.fill(known.lease, found.value)
+  return yield* ownedBy(owner, id, found)
+})
+
+/** Forgets a trail when it has changed. */
+export const layerEvents: Layer.Layer<TrailEvents, never, TrailCache> = Layer.effect(
+  TrailEvents,
+  Effect.map(TrailCache, (cache) => TrailEvents.of({ changed: cache.forget }))
+)
+
+// A map keeps the order in which keys were added.
+const evictBeyond = (capacity: number, map: Map<TrailId, unknown>): void => {
+  for (const id of map.keys()) {
+    if (map.size <= capacity) return
+    map.delete(id)
+  }
+}

@@ -1,0 +1,8 @@
+/** The schema of the database, as steps that run once and in order. A step that was released is never edited. */
+import { Migrator } from "effect/sql"
+import createTrails from "./0001_create_trails.ts"
+
+export const run = Migrator.make({})({
+  loader: Migrator.fromRecord({ "0001_create_trails": createTrails }),
+  table: "trails_migrations"
+})

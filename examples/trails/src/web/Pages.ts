@@ -1,0 +1,175 @@
+/**
+ * The pages for people: plain HTML, plain forms. A form that worked leads to a page that may be loaded again; one that
+ * did not comes back with what was typed and what is wrong with it.
+ */
+import { Tree } from "@coppice/supervision"
+import { Effect, Schema } from "effect"
+import { HttpRouter, HttpServerResponse } from "effect/http"
+import * as CaptureLimiter from "../CaptureLimiter.ts"
+import { Captures } from "../Captures.ts"
+import { PageId } from "../Page.ts"
+import { TrailId, TrailNotFound } from "../Trail.ts"
+import * as TrailCache from "../TrailCache.ts"
+import { Trails } from "../Trails.ts"
+import * as Body from "./Body.ts"
+import * as CurrentUser from "./CurrentUser.ts"
+import type { Html } from "./Html.ts"
+import * as Problem from "./Problem.ts"
+import * as views from "./views.ts"
+
+/** What a trail's page shows besides the trail. */
+interface Answer {
+  readonly status?: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly notice?: string
+  readonly capture?: views.Form
+  readonly rename?: views.Form
+}
+
+/** The routes. With `crashable` the panel has buttons that crash a process. */
+export const layer = (crashable: boolean) =>
+  HttpRouter.use(
+    Effect.fnUntraced(function* (router) {
+      const trails = yield* Trails
+      const captures = yield* Captures
+      const panel = Effect.map(Tree.snapshot, (roots) => ({ roots, crashable }))
+
+      const home = (status: number, form: views.Form) =>
+        Effect.gen(function* () {
+          const user = yield* CurrentUser.find
+          const list = yield* trails.list(user.id)
+          return respond(views.home({ user, trails: list, form, panel: yield* panel }), { status })
+        })
+
+      const show = (id: TrailId, answer: Answer) =>
+        Effect.gen(function* () {
+          const user = yield* CurrentUser.find
+          const trail = yield* TrailCache.find(user.id, id)
+          const { before } = yield* HttpRouter.schemaParams(Schema.Struct({ before: BeforePage })).pipe(
+            Effect.orElseSucceed(() => ({ before: undefined }))
+          )
+          const pages = yield* captures.list(id, before)
+          const view = views.trail({
+            user,
+            trail,
+            pages,
+            notice: answer.notice,
+            capture: answer.capture ?? views.blankForm,
+            rename: answer.rename ?? views.blankForm,
+            panel: yield* panel
+          })
+          return respond(view, answer)
+        })
+
+      yield* router.add("GET", "/", home(200, views.blankForm))
+
+      yield* router.add(
+        "POST",
+        "/trails",
+        Effect.gen(function* () {
+          const user = yield* CurrentUser.find
+          const values = yield* Body.form
+          return yield* trails.create(user.id, values).pipe(
+            Effect.map((trail) => seeOther(`/trails/${trail.id}`)),
+            Effect.catchTag("ValidationError", ({ fields }) => home(422, { values, errors: fields }))
+          )
+        })
+      )
+
+      yield* router.add(
+        "GET",
+        "/trails/:id",
+        Effect.flatMap(trailId, (id) => show(id, {}))
+      )
+
+      yield* router.add(
+        "POST",
+        "/trails/:id/pages",
+        Effect.gen(function* () {
+          const user = yield* CurrentUser.find
+          const id = yield* trailId
+          const values = yield* Body.form
+          return yield* CaptureLimiter.take(user.id).pipe(
+            Effect.andThen(captures.capture(user.id, id, values)),
+            Effect.as(seeOther(`/trails/${id}`)),
+            Effect.catchTags({
+              ValidationError: ({ fields }) => show(id, { status: 422, capture: { values, errors: fields } }),
+              TrailPaused: ({ message }) => show(id, { status: 409, notice: message, capture: { values, errors: {} } }),
+              TooManyCaptures: ({ message, retryAfterSeconds }) =>
+                show(id, {
+                  status: 429,
+                  headers: { "retry-after": String(retryAfterSeconds) },
+                  notice: message,
+                  capture: { values, errors: {} }
+                })
+            })
+          )
+        })
+      )
+
+      yield* router.add(
+        "POST",
+        "/trails/:id/name",
+        Effect.gen(function* () {
+          const user = yield* CurrentUser.find
+          const id = yield* trailId
+          const values = yield* Body.form
+          return yield* trails.rename(user.id, id, { ...values, version: Number(values["version"]) }).pipe(
+            Effect.as(seeOther(`/trails/${id}`)),
+            Effect.catchTags({
+              ValidationError: ({ fields }) => show(id, { status: 422, rename: { values, errors: fields } }),
+              Stale: () => show(id, { status: 409, notice: staleNotice })
+            })
+          )
+        })
+      )
+
+      // Somebody may have pressed the same button a moment earlier: then there is nothing left to do.
+      for (const [step, move] of [["pause", trails.pause] as const, ["resume", trails.resume] as const]) {
+        yield* router.add(
+          "POST",
+          `/trails/:id/${step}`,
+          Effect.gen(function* () {
+            const user = yield* CurrentUser.find
+            const id = yield* trailId
+            yield* Effect.catchTag(move(user.id, id), "InvalidTransition", () => Effect.void)
+            return seeOther(`/trails/${id}`)
+          })
+        )
+      }
+
+      if (!crashable) return
+      yield* router.add(
+        "POST",
+        "/processes/crash",
+        Effect.gen(function* () {
+          const { path = "", trail } = yield* Body.form
+          if (!path.includes("/")) return yield* new Problem.NotFound({ detail: `No child runs at "${path}".` })
+          yield* Effect.catchTag(Tree.kill(path), "ProcessNotFound", ({ message }) =>
+            Effect.fail(new Problem.NotFound({ detail: message }))
+          )
+          return seeOther(isTrailId(trail) ? `/trails/${trail}` : "/")
+        })
+      )
+    })
+  )
+
+const isTrailId = Schema.is(TrailId)
+const BeforePage = Schema.optionalKey(Schema.FiniteFromString.pipe(Schema.decodeTo(PageId)))
+
+const staleNotice =
+  "The trail was changed while you were looking at it. This is how it is now: rename it if you still want to."
+
+const trailId = Effect.flatMap(HttpRouter.params, ({ id = "" }) =>
+  isTrailId(id) ? Effect.succeed(id) : Effect.fail(new TrailNotFound({ id }))
+)
+
+const respond = (view: Html, { headers = {}, status = 200 }: Answer): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.text(view.markup, {
+    status,
+    contentType: "text/html; charset=utf-8",
+    headers: { ...headers, "cache-control": "no-store" }
+  })
+
+const seeOther = (location: string): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.redirect(location, { status: 303 })
