@@ -37,6 +37,8 @@ export interface Life {
   building: Fiber.Fiber<Context.Context<never>, unknown> | undefined
   failStart: ((exit: Exit.Exit<unknown, unknown>) => void) | undefined
   stopping: boolean
+  /** Its crash has been told. */
+  reported: boolean
 }
 
 const restartsTotal = Metric.counter("coppice_supervisor_restarts_total", {
@@ -103,6 +105,8 @@ export class ChildState {
     if (life.instance !== undefined) {
       // Who calls from here on waits for the next life.
       this.cell.down()
+      // What crashed cannot answer any more; what is stopped in order may finish what it is doing.
+      if (isCrash(exit)) this.endCalls(life, exit, "crashed")
       this.onEnd(this, life, exit)
     } else if (isCrash(exit)) {
       life.failStart?.(exit)
@@ -117,6 +121,8 @@ export class ChildState {
     Effect.suspend(() => {
       const { env, node, spec } = this
       node.incarnation++
+      // A former life that was abandoned may still be what it was.
+      Object.assign(node, { kind: "worker", name: undefined, strategy: undefined, children: [] })
       node.status = this.hasStarted ? "restarting" : "starting"
       const life: Life = {
         incarnation: node.incarnation,
@@ -127,7 +133,8 @@ export class ChildState {
         end: undefined,
         building: undefined,
         failStart: undefined,
-        stopping: false
+        stopping: false,
+        reported: false
       }
       const process = this.process(life)
       life.process = process
@@ -248,6 +255,7 @@ export class ChildState {
     })
     if (life.end !== undefined) {
       this.cell.down()
+      if (isCrash(life.end)) this.endCalls(life, life.end, "crashed")
       this.onEnd(this, life, life.end)
     }
     return restarted
@@ -262,6 +270,7 @@ export class ChildState {
   readonly crashed = (exit: Exit.Exit<unknown, unknown>, event: "Crashed" | "StartFailed"): Effect.Effect<void> => {
     const cause = Exit.isFailure(exit) ? exit.cause : Cause.empty
     const at = this.now()
+    if (this.life !== undefined) this.life.reported = true
     this.node.crashes = [...this.node.crashes.slice(-9), { at, cause }]
     publish(this.env.registry, { _tag: event, path: this.path, at, cause })
     return Effect.andThen(
@@ -281,34 +290,46 @@ export class ChildState {
         if (life === undefined) return Effect.void
         life.stopping = true
         if (life.process !== undefined) stopping.add(life.process)
-        const { env, node } = this
-        node.status = "stopping"
+        this.node.status = "stopping"
         this.cell.down()
-        // What crashed cannot answer any more; what is stopped in order may finish what it is doing.
-        if (isCrash(exit)) this.endCalls(life, exit, reason)
-        const closing = Effect.runForkWith(env.context)(
-          Effect.andThen(
-            life.building?.pollUnsafe() === undefined && life.building !== undefined
-              ? Fiber.interrupt(life.building)
-              : Effect.void,
-            Scope.close(life.scope, exit)
-          ),
-          { uninterruptible: true }
-        )
-        const finish = Effect.suspend(() => this.finishStop(life, exit, reason, closing.pollUnsafe()))
-        if (closing.pollUnsafe() !== undefined) return finish
-        const limit = this.shutdownMillis
-        if (limit === undefined) return Effect.andThen(Fiber.await(closing), finish)
-        const stopped = limit === 0 ? Effect.void : Effect.timeoutOption(Fiber.await(closing), limit)
-        return Effect.andThen(
-          stopped,
-          Effect.suspend(() => {
-            if (closing.pollUnsafe() !== undefined) return finish
-            return Effect.andThen(this.abandon(closing), finish)
-          })
-        )
+        // A crash while others were stopped before it has been told to nobody yet.
+        const unreported = life.instance !== undefined && !life.reported ? life.end : undefined
+        return unreported !== undefined && isCrash(unreported)
+          ? Effect.andThen(
+              this.crashed(unreported, "Crashed"),
+              Effect.suspend(() => this.close(life, unreported, reason))
+            )
+          : this.close(life, exit, reason)
       })
     )
+
+  private close(
+    life: Life,
+    exit: Exit.Exit<unknown, unknown>,
+    reason: ChildUnavailable["reason"]
+  ): Effect.Effect<void> {
+    const closing = Effect.runForkWith(this.env.context)(
+      Effect.andThen(
+        life.building?.pollUnsafe() === undefined && life.building !== undefined
+          ? Fiber.interrupt(life.building)
+          : Effect.void,
+        Scope.close(life.scope, exit)
+      ),
+      { uninterruptible: true }
+    )
+    const finish = Effect.suspend(() => this.finishStop(life, exit, reason, closing.pollUnsafe()))
+    if (closing.pollUnsafe() !== undefined) return finish
+    const limit = this.shutdownMillis
+    if (limit === undefined) return Effect.andThen(Fiber.await(closing), finish)
+    const stopped = limit === 0 ? Effect.void : Effect.timeoutOption(Fiber.await(closing), limit)
+    return Effect.andThen(
+      stopped,
+      Effect.suspend(() => {
+        if (closing.pollUnsafe() !== undefined) return finish
+        return Effect.andThen(this.abandon(closing, limit), finish)
+      })
+    )
+  }
 
   private finishStop(
     life: Life,
@@ -338,7 +359,7 @@ export class ChildState {
   }
 
   // There is no way to kill a fiber: what will not end is left behind, in the open.
-  private abandon(closing: Fiber.Fiber<unknown, unknown>): Effect.Effect<void> {
+  private abandon(closing: Fiber.Fiber<unknown, unknown>, limit: number): Effect.Effect<void> {
     const { env, node } = this
     node.leaked++
     publish(env.registry, { _tag: "Leaked", path: this.path, at: this.now() })
@@ -351,7 +372,9 @@ export class ChildState {
     })
     return Effect.andThen(
       Metric.modify(gauge, 1),
-      this.logging("Error", "child did not stop in time and was abandoned: it is leaked")
+      limit === 0
+        ? this.logging("Info", "child is not waited for while it stops: it counts as leaked until it has")
+        : this.logging("Error", "child did not stop in time and was abandoned: it is leaked")
     )
   }
 

@@ -59,12 +59,14 @@ export class SupervisorRuntime {
   private readonly operations = new Set<Operation>()
   private readonly own: ReadonlySet<Node>
   private children: ReadonlyArray<ChildState>
+  private readonly incarnation: number
   private closing = false
 
   constructor(env: Environment, mailbox: Queue.Queue<Message>, node: Node, options: Options) {
     this.env = env
     this.mailbox = mailbox
     this.node = node
+    this.incarnation = node.incarnation
     this.options = options
     this.children = options.children.map(
       (spec) =>
@@ -79,6 +81,8 @@ export class SupervisorRuntime {
   }
 
   private showChildren(): void {
+    // Abandoned, and something else runs in its place.
+    if (this.node.incarnation !== this.incarnation) return
     // Nodes that are not children belong to another supervisor of the same process.
     const others = this.node.children.filter((node) => !this.own.has(node))
     this.node.children = [...this.children.map((child) => child.node), ...others]
@@ -382,10 +386,12 @@ export const register = (
     }
   }
   if (parent.kind === "worker") {
+    const { incarnation } = parent
     Object.assign(parent, { kind: "supervisor", name, strategy })
     return {
       node: parent,
       unregister: () => {
+        if (parent.incarnation !== incarnation) return
         Object.assign(parent, { kind: "worker", name: undefined, strategy: undefined, children: [] })
       }
     }
