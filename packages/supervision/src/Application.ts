@@ -56,10 +56,11 @@ export const launch = <A, E, R>(layer: Layer.Layer<A, E, R>): Effect.Effect<neve
       const root = yield* Scope.fork(scope)
       const crash = yield* Deferred.make<never, E>()
       const context = yield* Effect.context<R>()
-      const memoMap = watch(Layer.CurrentMemoMap.forkOrCreate(context), root, (exit) => {
+      const onCrash = (exit: Exit.Exit<unknown, unknown>) => {
         // A later failure is the program's end, whatever its type.
         if (Exit.isFailure(exit)) Deferred.doneUnsafe(crash, Exit.failCause(exit.cause as Cause.Cause<never>))
-      })
+      }
+      const memoMap = watch(Layer.CurrentMemoMap.forkOrCreate(context), root, onCrash, true)
       yield* Layer.buildWithMemoMap(layer, memoMap, root)
       yield* Effect.logInfo(`application started\n${yield* Tree.render}`)
       return yield* Deferred.await(crash)

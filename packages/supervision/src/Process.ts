@@ -51,8 +51,14 @@ export const link = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fib
  */
 export const unlinked = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R | Scope.Scope> =>
   Effect.flatMap(Effect.scope, (scope) =>
-    // A fork made by hand is not a layer's scope, so nothing watches it.
-    Effect.flatMap(Scope.fork(scope), (own) => Scope.provide(effect, own))
+    Effect.suspend(() => {
+      // Not a fork: the forks of a scope may be watched as the scope itself is.
+      const own = Scope.makeUnsafe()
+      return Effect.andThen(
+        Scope.addFinalizerExit(scope, (exit) => Scope.close(own, exit)),
+        Scope.provide(effect, own)
+      )
+    })
   ) as Effect.Effect<A, E, R | Scope.Scope>
 
 /** The end of a process, as a monitor sees it. */

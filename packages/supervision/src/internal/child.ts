@@ -144,7 +144,7 @@ export class ChildState {
       const memoMap =
         spec.options.linkFibers === false
           ? Layer.forkMemoMapUnsafe(env.memoMap)
-          : watch(env.memoMap, life.scope, onCrash)
+          : watch(env.memoMap, life.scope, onCrash, spec.start._tag === "Layer")
       const services = new Map(env.context.mapUnsafe)
       for (const [key, service] of siblings) services.set(key, service)
       const context = Context.makeUnsafe<never>(services).pipe(
@@ -197,11 +197,12 @@ export class ChildState {
   private startEffect(life: Life, effect: Effect.Effect<unknown, unknown, unknown>) {
     return Effect.map(Effect.forkIn(effect, life.scope), (fiber) => {
       fiber.addObserver((exit) => {
-        // Stopped by itself is a normal end; interrupted by a stranger is not.
-        const own =
-          Exit.isFailure(exit)
-          && Cause.hasInterruptsOnly(exit.cause)
-          && Array.from(Cause.interruptors(exit.cause)).every((id) => id === fiber.id)
+        // Stopped by itself is a normal end; interrupted by a stranger, who may have no id, is not.
+        const interrupts =
+          Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
+            ? exit.cause.reasons.filter(Cause.isInterruptReason)
+            : []
+        const own = interrupts.length > 0 && interrupts.every(({ fiberId }) => fiberId === fiber.id)
         this.ended(life, own ? Exit.void : exit)
       })
       return Context.empty()

@@ -62,11 +62,11 @@ const watchScope = (scope: Scope.Scope, onCrash: OnCrash, forksToo: boolean): vo
 }
 
 /**
- * Makes `root`, a scope that only a layer's building will see, report crashes, and returns the map to build the layer
- * with. `parent` is what the layer shares with the world outside.
+ * Makes `root` report crashes, and returns the map to build the layer with. `parent` is what the layer shares with the
+ * world outside. Whoever forks a root that only a layer's building sees is a layer combinator (`ofLayer`).
  */
-export const watch = (parent: Layer.MemoMap, root: Scope.Scope, onCrash: OnCrash): Layer.MemoMap => {
-  watchScope(root, onCrash, true)
+export const watch = (parent: Layer.MemoMap, root: Scope.Scope, onCrash: OnCrash, ofLayer: boolean): Layer.MemoMap => {
+  watchScope(root, onCrash, ofLayer)
   const inner = Layer.forkMemoMapUnsafe(parent)
   // Scopes between the one a layer is built in and the root were forked by layer combinators.
   const watchAncestors = (scope: Scope.Scope): void => {
