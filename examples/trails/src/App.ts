@@ -22,7 +22,7 @@ export const layer = (settings: Settings) =>
     children: [
       Child.layer("database", Database.layer(settings.data)),
       Child.layer("trail-cache", TrailCache.TrailCache.layer()),
-      Child.layer("capture-limiter", CaptureLimiter.layer({ limit: settings.capturesPerMinute })),
+      Child.layer("capture-limiter", CaptureLimiter.layer({ perMinute: settings.capturesPerMinute })),
       Child.layer("web", Web.layer(settings).pipe(Layer.provide(Domain)))
     ]
   })

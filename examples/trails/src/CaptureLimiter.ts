@@ -1,8 +1,8 @@
 /**
  * The capture limiter: how many pages a user may capture in a while.
  *
- * Effect's token bucket behind a process: a user may capture `limit` pages at once, and then as fast as tokens come
- * back. The counts are not worth keeping: a crash forgets them, and a capture is never refused because of one.
+ * Effect's token bucket behind a process: a user may capture a minute's worth of pages at once, and then as fast as
+ * tokens come back. The counts are not worth keeping: a crash forgets them, and a capture is never refused because of one.
  */
 import { GenServer } from "@coppice/supervision"
 import { Duration, Effect, Layer, Schema } from "effect"
@@ -11,26 +11,23 @@ import type { UserId } from "./User.ts"
 
 /** How much is too much. */
 export interface Options {
-  /** Captures of one user within `window`. Defaults to 60. */
-  readonly limit?: number | undefined
-  /** Defaults to a minute. */
-  readonly window?: Duration.Input | undefined
+  /** Captures of one user. Defaults to 60. */
+  readonly perMinute?: number | undefined
 }
 
 /** The user has captured too many pages lately. */
 export class TooManyCaptures extends Schema.TaggedError<TooManyCaptures>()("TooManyCaptures", {
-  limit: Schema.Int,
+  perMinute: Schema.Int,
   retryAfterSeconds: Schema.Int
 }) {
   override get message(): string {
     const seconds = `${this.retryAfterSeconds} second${this.retryAfterSeconds === 1 ? "" : "s"}`
-    return `That were more than ${this.limit} captures in a short time. Try again in ${seconds}.`
+    return `No more than ${this.perMinute} captures a minute, please. Try again in ${seconds}.`
   }
 }
 
 interface State {
-  readonly limit: number
-  readonly window: Duration.Duration
+  readonly perMinute: number
   readonly limiter: RateLimiter.RateLimiter
   /** Whose counts the limiter holds. */
   readonly users: Set<UserId>
@@ -50,14 +47,18 @@ export class CaptureLimiter extends GenServer.Service<CaptureLimiter>()("trails/
         const state =
           before.users.size < maxUsers ? before : { ...before, limiter: yield* makeLimiter, users: new Set<UserId>() }
         state.users.add(user)
-        const { limit, limiter, window } = state
-        return yield* limiter.consume({ key: String(user), algorithm: "token-bucket", limit, window }).pipe(
+        const { limiter, perMinute } = state
+        const bucket = { algorithm: "token-bucket", limit: perMinute, window: "1 minute" } as const
+        return yield* limiter.consume({ key: String(user), ...bucket }).pipe(
           Effect.as(GenServer.reply<void, State>(undefined, state)),
           Effect.catchReason(
             "RateLimiterError",
             "RateLimitExceeded",
             ({ retryAfter }) =>
-              new TooManyCaptures({ limit, retryAfterSeconds: Math.max(1, Math.ceil(Duration.toSeconds(retryAfter))) }),
+              new TooManyCaptures({
+                perMinute,
+                retryAfterSeconds: Math.max(1, Math.ceil(Duration.toSeconds(retryAfter)))
+              }),
             // The store is in memory: it has nothing to fail with.
             Effect.die
           )

@@ -12,9 +12,9 @@ export class Authentication extends HttpApiMiddleware.Service<Authentication, { 
   { error: Problem.UnknownUser }
 ) {}
 
-/** Answers addresses and queries that do not fit the contract. */
+/** Answers addresses and queries that do not fit the contract, and names what the guard of the server may answer. */
 export class RequestProblems extends HttpApiMiddleware.Service<RequestProblems>()("trails/web/RequestProblems", {
-  error: [Problem.NotFound, Problem.InvalidInput]
+  error: [Problem.NotFound, Problem.InvalidInput, Problem.CrossSite, Problem.WrongHost, Problem.Unavailable]
 }) {}
 
 const params = { id: TrailId }

@@ -1,0 +1,150 @@
+/**
+ * `npm run demo`: a session with the application, played against an instance of its own, in which nearly everything
+ * crashes and nothing is lost. Tells what happens, and ends with exit code 1 if anything was lost after all.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import { Deferred, Duration, Effect, Fiber } from "effect"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as AppProcess from "./demo/AppProcess.ts"
+import * as Client from "./demo/Client.ts"
+import { check, end, scene, seconds, tell } from "./demo/Story.ts"
+import type { TrailId } from "./Trail.ts"
+
+/** Captures per minute: little enough to run into it, enough for the rest of the story. */
+const limit = 150
+const args = ["--captures-per-minute", String(limit)]
+
+const story = Effect.gen(function* () {
+  const data = yield* folder
+  const acknowledged = new Set<string>()
+
+  scene("The application starts")
+  const [took, app] = yield* Effect.timed(AppProcess.start(data, args))
+  const client = yield* Client.make(app.url)
+  tell(`Ready after ${seconds(Duration.toMillis(took))} at ${app.url}, with a database of its own in a new folder.`)
+  const trail = yield* client.trails.create({ payload: { name: "Field notes" } })
+  const params = { id: trail.id }
+  const capture = (url: string) => client.captures.capture({ params, payload: { url } })
+  tell(`A trail is started: "${trail.name}".`)
+
+  scene("What is refused, and why")
+  const notes = "https://example.org/notes"
+  acknowledged.add((yield* capture(notes)).url)
+  for (const [what, effect] of [
+    ["the same page again", capture(`${notes}#part-two`)],
+    ["an address that runs code", capture("javascript:alert(1)")],
+    ["a page for a paused trail", Effect.andThen(client.trails.pause({ params }), capture("https://example.org/late"))]
+  ] as const) {
+    const problem = yield* Effect.flip(effect)
+    tell(`${what}: ${"status" in problem ? `${problem.status} ` : ""}${problem.message}`)
+    check("it was refused", problem._tag === "InvalidInput" || problem._tag === "Paused")
+  }
+  yield* client.trails.resume({ params })
+
+  scene("The cache and the limiter crash in the middle of 60 captures")
+  yield* captureAndMeanwhile(client, trail.id, addresses("storm", 60), acknowledged, [
+    Client.crash(app.url, "Trails/trail-cache"),
+    Client.crash(app.url, "Trails/capture-limiter")
+  ])
+  yield* allThere(client, trail.id, acknowledged)
+
+  scene("The database crashes in the middle of 60 captures")
+  yield* captureAndMeanwhile(client, trail.id, addresses("flood", 60), acknowledged, [
+    Client.crash(app.url, "Trails/database")
+  ])
+  yield* allThere(client, trail.id, acknowledged)
+
+  scene("Five quiet seconds")
+  // The supervisor's window is real time in another process: nothing here could make it pass faster.
+  yield* Effect.sleep("5 seconds")
+  tell("Three restarts within five seconds is what the supervisor puts up with. Now they are forgotten.")
+
+  scene("Somebody captures too much")
+  const greedy = Effect.forEach(
+    addresses("greed", 2 * limit),
+    (url) => Effect.tap(capture(url), () => Effect.sync(() => acknowledged.add(url))),
+    { discard: true }
+  )
+  const refused = yield* Effect.flip(greedy)
+  tell(refused.message)
+  check("the limiter put an end to it", refused._tag === "TooMany")
+  yield* Client.crash(app.url, "Trails/capture-limiter")
+  acknowledged.add((yield* capture("https://example.org/forgiven")).url)
+  tell("The limiter crashes. Its counts were not worth keeping, so the next capture is welcome again.")
+
+  scene("A crash storm")
+  let crashes = 0
+  const storm = Effect.forever(
+    Effect.tap(Client.crash(app.url, "Trails/trail-cache"), () =>
+      Effect.andThen(
+        Effect.sync(() => crashes++),
+        Effect.sleep("100 millis")
+      )
+    )
+  )
+  yield* Effect.raceFirst(Effect.ignore(storm), app.ended)
+  const gaveUp = yield* app.ended
+  tell(`After ${crashes} more crashes in a row the supervisor gives up: more than 3 restarts in 5 seconds.`)
+  check(`the application ended with exit code ${gaveUp.code}`, gaveUp.code === 1)
+
+  scene("The application starts again, on the same data")
+  const second = yield* AppProcess.start(data, args)
+  const again = yield* Client.make(second.url)
+  yield* allThere(again, trail.id, acknowledged)
+
+  scene("It is killed in the middle of 60 captures (kill -9)")
+  yield* captureAndMeanwhile(again, trail.id, addresses("killed", 60), acknowledged, [second.signal("SIGKILL")])
+  yield* second.ended
+  const third = yield* AppProcess.start(data, args)
+  yield* allThere(yield* Client.make(third.url), trail.id, acknowledged)
+
+  scene("It is asked to stop")
+  yield* third.signal("SIGTERM")
+  const [stopped, last] = yield* Effect.timed(third.ended)
+  check(`it stopped in order within ${seconds(Duration.toMillis(stopped))}, exit code ${last.code}`, last.code === 0)
+}).pipe(Effect.scoped)
+
+const folder = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "trails-demo-"))),
+  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+)
+
+const addresses = (topic: string, count: number): ReadonlyArray<string> =>
+  Array.from({ length: count }, (_, index) => `https://example.org/${topic}/${index + 1}`)
+
+/** Captures ten at a time, and when a third has been acknowledged does something else as well. */
+const captureAndMeanwhile = Effect.fnUntraced(function* (
+  client: Client.Client,
+  id: TrailId,
+  urls: ReadonlyArray<string>,
+  acknowledged: Set<string>,
+  meanwhile: ReadonlyArray<Effect.Effect<unknown, unknown>>
+) {
+  const started = yield* Deferred.make<void>()
+  const captures = yield* Effect.forkChild(
+    Client.captureAll(client, id, urls, 10, (count) => {
+      if (count >= urls.length / 3) Deferred.doneUnsafe(started, Effect.void)
+    })
+  )
+  yield* Deferred.await(started)
+  yield* Effect.all(meanwhile, { concurrency: "unbounded" })
+  const captured = yield* Fiber.join(captures)
+  for (const url of captured) acknowledged.add(url)
+  tell(`${captured.length} of ${urls.length} captures were acknowledged.`)
+})
+
+const allThere = Effect.fnUntraced(function* (client: Client.Client, id: TrailId, acknowledged: ReadonlySet<string>) {
+  const urls = yield* Client.allUrls(client, id)
+  const there = [...acknowledged].filter((url) => urls.has(url)).length
+  check(`${there} of ${acknowledged.size} acknowledged pages are there`, there === acknowledged.size)
+})
+
+NodeRuntime.runMain(
+  Effect.tap(story, () =>
+    Effect.sync(() => {
+      if (!end()) process.exitCode = 1
+    })
+  )
+)

@@ -1,0 +1,66 @@
+/** A client of the application as other programs would write it, from the contract of its endpoints. */
+import { Effect, Exit, Schedule, Schema } from "effect"
+import { FetchHttpClient } from "effect/http"
+import { HttpApiClient } from "effect/http-api"
+import type { TrailId } from "../Trail.ts"
+import { Api } from "../web/Api.ts"
+
+/** The endpoints of a running application. */
+export const make = (baseUrl: string) => Effect.provide(HttpApiClient.make(Api, { baseUrl }), FetchHttpClient.layer)
+
+export type Client = Effect.Success<ReturnType<typeof make>>
+
+/** Crashes a process by the form that the page has for it. Fails when nobody answered. */
+export const crash = (baseUrl: string, path: string): Effect.Effect<void, NotAnswered> =>
+  Effect.asVoid(
+    Effect.tryPromise({
+      try: () =>
+        fetch(`${baseUrl}/processes/crash`, {
+          method: "POST",
+          body: new URLSearchParams({ path }),
+          redirect: "manual"
+        }),
+      catch: (cause) => new NotAnswered({ cause })
+    })
+  )
+
+export class NotAnswered extends Schema.TaggedError<NotAnswered>()("NotAnswered", { cause: Schema.Defect() }) {}
+
+/**
+ * Captures addresses, so many at once; those that were acknowledged. A capture that the application could not answer
+ * because a part of it was down is tried again, and one that is then there already was written the first time.
+ */
+export const captureAll = (
+  client: Client,
+  id: TrailId,
+  urls: ReadonlyArray<string>,
+  concurrency: number,
+  onAcknowledged: (count: number) => void = () => {}
+): Effect.Effect<ReadonlyArray<string>> => {
+  const acknowledged: Array<string> = []
+  const again = Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 60 }))
+  const capture = (url: string) =>
+    client.captures.capture({ params: { id }, payload: { url } }).pipe(
+      Effect.catchTag("InvalidInput", () => Effect.void),
+      Effect.retry({ schedule: again, while: (error) => error._tag === "Unavailable" }),
+      Effect.exit,
+      Effect.map((exit) => {
+        if (Exit.isFailure(exit)) return
+        acknowledged.push(url)
+        onAcknowledged(acknowledged.length)
+      })
+    )
+  return Effect.as(Effect.forEach(urls, capture, { concurrency, discard: true }), acknowledged)
+}
+
+/** The addresses of all pages of a trail. */
+export const allUrls = Effect.fnUntraced(function* (client: Client, id: TrailId) {
+  const urls = new Set<string>()
+  let pages = yield* client.captures.list({ params: { id }, query: {} })
+  while (pages.length > 0) {
+    for (const page of pages) urls.add(page.url)
+    const oldest = pages.at(-1)
+    pages = oldest === undefined ? [] : yield* client.captures.list({ params: { id }, query: { before: oldest.id } })
+  }
+  return urls
+})
