@@ -10,7 +10,7 @@
  * on real concurrency is tested with `Postgres.layerTestDatabase`.
  */
 import { PgClient } from "@effect/sql-pg"
-import { Context, Duration, Effect, Layer, type Scope } from "effect"
+import { Context, type Duration, Effect, Layer, type Scope } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { TestClock } from "effect/testing"
 import { live } from "./internal/database.ts"
@@ -62,7 +62,7 @@ export const layer = (
 export const settle: Effect.Effect<void, never, Pglite> = Effect.gen(function* () {
   const { cycles } = yield* Pglite
   let last = -1
-  for (let quiet = 0; quiet < quietTurns; ) {
+  for (let quiet = 0; quiet < quietTurns;) {
     yield* turn
     const now = yield* cycles
     quiet = now === last ? quiet + 1 : 0
@@ -86,7 +86,7 @@ const open = (options: Options): Effect.Effect<PgliteSession, PostgresUnavailabl
     Effect.tryPromise({
       try: async () => {
         const instance = await (options.create ?? Snapshot.open)()
-        return { instance, session: new PgliteSession(instance, Duration.toMillis(options.waitLimit ?? "5 seconds")) }
+        return { instance, session: new PgliteSession(instance, options.waitLimit ?? "5 seconds") }
       },
       catch: (cause) => {
         const problem = cause instanceof Error ? cause.message.slice(0, 200) : String(cause)

@@ -89,8 +89,7 @@ export const layer: Layer.Layer<PgClient.PgClient | SqlClient | Server, Postgres
  * PostgreSQL on virtual time: queries complete inside `TestClock.adjust`. One PGlite per layer, in this process; see
  * `Pglite` for what it can and cannot do, `Pglite.advance` for moving the clock, and `Sandbox.layer` for isolation.
  */
-export const layerTest: Layer.Layer<PgClient.PgClient | SqlClient | Pglite.Pglite, PostgresUnavailable> =
-  Pglite.layer()
+export const layerTest: Layer.Layer<PgClient.PgClient | SqlClient | Pglite.Pglite, PostgresUnavailable> = Pglite.layer()
 
 /**
  * A new database on the test run's server, for tests of real concurrency; see `TestDatabase`.

@@ -18,8 +18,8 @@ export class BinariesMissing extends Schema.TaggedError<BinariesMissing>()("Bina
   override get message(): string {
     return this.package === undefined
       ? `There are no PostgreSQL binaries for ${this.platform}. Set ${example} to use a server.`
-      : `The PostgreSQL binaries for ${this.platform} are not installed. Set ${example} to use a server, ` +
-          `or run "npm install --save-optional ${this.package}" to get an embedded one.`
+      : `The PostgreSQL binaries for ${this.platform} are not installed. Set ${example} to use a server, `
+          + `or run "npm install --save-optional ${this.package}" to get an embedded one.`
   }
 }
 
@@ -40,8 +40,10 @@ export class ServerUnreachable extends Schema.TaggedError<ServerUnreachable>()("
   cause: Schema.optional(Schema.Defect())
 }) {
   override get message(): string {
-    return `Cannot use the PostgreSQL server at ${this.server}: ${this.problem}. ` +
-      "Start it, correct DATABASE_URL, or unset DATABASE_URL to use the embedded server."
+    return (
+      `Cannot use the PostgreSQL server at ${this.server}: ${this.problem}. `
+      + "Start it, correct DATABASE_URL, or unset DATABASE_URL to use the embedded server."
+    )
   }
 }
 
@@ -56,8 +58,10 @@ export class FolderInUse extends Schema.TaggedError<FolderInUse>()("FolderInUse"
   override get message(): string {
     const server = this.server === undefined ? "" : ` (PostgreSQL runs as process ${this.server})`
     const owner = this.owner === undefined ? "another program" : `process ${this.owner}`
-    return `The data folder ${this.folder} is in use by ${owner}${server}. Stop that program, choose another ` +
-      `folder with DATABASE_DIR, or share one server between programs with ${example}.`
+    return (
+      `The data folder ${this.folder} is in use by ${owner}${server}. Stop that program, choose another `
+      + `folder with DATABASE_DIR, or share one server between programs with ${example}.`
+    )
   }
 }
 
@@ -88,8 +92,10 @@ export class PgliteMissing extends Schema.TaggedError<PgliteMissing>()("PgliteMi
   cause: Schema.optional(Schema.Defect())
 }) {
   override get message(): string {
-    return `Postgres.layerTest needs PGlite: ${this.problem}. ` +
-      `Run "npm install --save-dev --save-exact @electric-sql/pglite@${pgliteVersion}".`
+    return (
+      `Postgres.layerTest needs PGlite: ${this.problem}. `
+      + `Run "npm install --save-dev --save-exact @electric-sql/pglite@${pgliteVersion}".`
+    )
   }
 }
 
@@ -98,8 +104,10 @@ export class TestServerMissing extends Schema.TaggedError<TestServerMissing>()("
   problem: Schema.String
 }) {
   override get message(): string {
-    return `Postgres.layerTestDatabase has no server: ${this.problem}. Add ` +
-      `test: { globalSetup: ["@coppice/postgres/testing/global-setup"] } to the root of the vitest configuration.`
+    return (
+      `Postgres.layerTestDatabase has no server: ${this.problem}. Add `
+      + `test: { globalSetup: ["@coppice/postgres/testing/global-setup"] } to the root of the vitest configuration.`
+    )
   }
 }
 
@@ -116,7 +124,7 @@ export class PostgresUnavailable extends Schema.TaggedError<PostgresUnavailable>
     TestServerMissing
   ])
 }) {
-  override readonly cause = this.reason
+  override readonly cause: unknown = "cause" in this.reason ? this.reason.cause : undefined
   override get message(): string {
     return this.reason.message
   }

@@ -93,8 +93,8 @@ describe("without DATABASE_URL", () => {
       assert.instanceOf(reason, PostgresError.BinariesMissing)
       assert.strictEqual(
         new PostgresError.PostgresUnavailable({ reason }).message,
-        "There are no PostgreSQL binaries for freebsd-x64. " +
-          "Set DATABASE_URL=postgres://user:password@host:5432/database to use a server."
+        "There are no PostgreSQL binaries for freebsd-x64. "
+          + "Set DATABASE_URL=postgres://user:password@host:5432/database to use a server."
       )
     })
   )

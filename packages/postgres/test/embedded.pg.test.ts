@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Postgres, PostgresError } from "@coppice/postgres"
-import { Cause, ConfigProvider, Effect, Exit, Fiber, Layer, Redacted, References, Scope } from "effect"
+import { Child, Supervisor } from "@coppice/supervision"
+import { ConfigProvider, Effect, Fiber, Layer, Redacted, References } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
@@ -46,6 +47,10 @@ describe("the embedded server", () => {
           select current_setting('server_version_num')::int4 / 10000 as version,
                  split_part(pg_read_file('postmaster.pid'), chr(10), 1)::int4 as pid`
         assert.deepInclude(row, { version: 18 })
+        // Text is compared by code point, and the letters of all of Unicode have cases.
+        assert.deepStrictEqual(yield* sql`select lower('ÉCOLE') as lower, 'Z' < 'a' as ordered`, [
+          { lower: "école", ordered: true }
+        ])
         return Number(Object(row).pid)
       }).pipe(Effect.provide(embedded({ temporary: true })))
       assert.isFalse(isAlive(pid))
@@ -63,23 +68,10 @@ describe("the embedded server", () => {
           Array.from({ length: n }, (_, i) => i + 1)
         )
       }
+      // An option is stronger than DATABASE_DIR, and DATABASE_DIR than the default.
+      const named = Layer.provide(Postgres.layer, environment({ DATABASE_DIR: dataDir }))
+      assert.lengthOf(yield* Effect.provide(insert(7), Layer.fresh(named), { local: true }), 7)
     }).pipe(Effect.scoped)
-  )
-
-  it.live("reads its folder from DATABASE_DIR when no option says otherwise", () =>
-    Effect.gen(function* () {
-      const dataDir = Path.join(yield* temporaryFolder, "data")
-      yield* Effect.provide(insert(1), Layer.provide(Postgres.layerWith(), environment({ DATABASE_DIR: dataDir })))
-      assert.isTrue(Fs.existsSync(Path.join(dataDir, "PG_VERSION")))
-    }).pipe(Effect.scoped)
-  )
-
-  it.live("compares text by code point, and knows the letters of all of Unicode", () =>
-    Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
-      const [row] = yield* sql`select lower('ÉCOLE') as lower, 'Z' < 'a' as ordered`
-      assert.deepStrictEqual(row, { lower: "école", ordered: true })
-    }).pipe(Effect.provide(embedded({ temporary: true })))
   )
 
   it.effect("starts and stops while the test clock stands still", () =>
@@ -132,22 +124,37 @@ describe("the embedded server", () => {
     })
   )
 
-  it.live("fails a fiber of its scope when it is killed, and recovers in the next start", () =>
+  it.live("is restarted by a supervisor when it is killed, and its committed rows are still there", () =>
     Effect.gen(function* () {
       const dataDir = Path.join(yield* temporaryFolder, "data")
-      const scope = yield* Scope.make()
-      const context = yield* Layer.buildWithScope(embedded({ dataDir }), scope)
-      yield* Effect.provideContext(insert(1), context)
-      const pid = Number(Fs.readFileSync(Path.join(dataDir, "postmaster.pid"), "utf8").split("\n")[0])
-      const server = yield* EmbeddedServer.start(options({ folder: undefined })).pipe(Scope.provide(scope))
-      const watch = yield* Effect.forkChild(Effect.exit(server.ended), { startImmediately: true })
+      const server = () => Number(Fs.readFileSync(Path.join(dataDir, "postmaster.pid"), "utf8").split("\n")[0])
+      yield* Effect.gen(function* () {
+        for (let n = 1; n <= 3; n++) {
+          assert.lengthOf(yield* Effect.retry(insert(n), { while: Postgres.isTransient }), n)
+          const killed = server()
+          process.kill(killed, "SIGKILL")
+          yield* eventually(() => Fs.existsSync(Path.join(dataDir, "postmaster.pid")) && server() !== killed)
+        }
+      }).pipe(
+        Effect.provide(
+          Supervisor.layer("App", {
+            strategy: "one_for_one",
+            maxRestarts: 3,
+            children: [Child.layer("database", embedded({ dataDir }))]
+          })
+        ),
+        Effect.provideService(References.MinimumLogLevel, "None")
+      )
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("ends with an error that says how, and what it logged last", () =>
+    Effect.gen(function* () {
+      const server = yield* EmbeddedServer.start(options({}))
       process.kill(server.pid, "SIGKILL")
-      const exit = yield* Fiber.join(watch)
-      assert(Exit.isFailure(exit))
-      assert.include(Cause.pretty(exit.cause), `(process ${server.pid}) ended unexpectedly`)
-      process.kill(pid, "SIGKILL")
-      yield* Scope.close(scope, Exit.void)
-      assert.deepStrictEqual(yield* Effect.provide(insert(2), embedded({ dataDir }), { local: true }), [1, 2])
+      const error = yield* Effect.flip(server.ended)
+      assert.instanceOf(error, PostgresError.ServerExited)
+      assert.include(error.message, `(process ${server.pid}) ended unexpectedly: exit code 137`)
     }).pipe(Effect.scoped)
   )
 

@@ -27,7 +27,8 @@ layer(Postgres.layerTest)("PostgreSQL on virtual time", (it) => {
         const readers = yield* Effect.forkChild(
           Effect.forEach(
             numbers(300),
-            (n) => sql<{ readonly n: number; readonly text: string }>`select ${n}::int4 as n, ${`text ${n}`}::text as text`,
+            (n) =>
+              sql<{ readonly n: number; readonly text: string }>`select ${n}::int4 as n, ${`text ${n}`}::text as text`,
             { concurrency: 9 }
           ),
           { startImmediately: true }
@@ -58,7 +59,11 @@ layer(Postgres.layerTest)("PostgreSQL on virtual time", (it) => {
         const times = yield* Effect.forkChild(
           Effect.forEach(
             numbers(10),
-            () => Effect.andThen(transaction, Effect.map(Clock.currentTimeMillis, (now) => now - start)),
+            () =>
+              Effect.andThen(
+                transaction,
+                Effect.map(Clock.currentTimeMillis, (now) => now - start)
+              ),
             { concurrency: 10 }
           )
         )
@@ -75,8 +80,9 @@ layer(Postgres.layerTest)("PostgreSQL on virtual time", (it) => {
         const sql = yield* PgClient.PgClient
         yield* sql`create table named(name text unique not null, age int4 check (age > 0))`
         yield* sql`insert into named values ('a', 1)`
-        const reason = <A, E extends { readonly reason: { readonly _tag: string } }, R>(effect: Effect.Effect<A, E, R>) =>
-          Effect.map(Effect.flip(effect), (error) => error.reason._tag)
+        const reason = <A, E extends { readonly reason: { readonly _tag: string } }, R>(
+          effect: Effect.Effect<A, E, R>
+        ) => Effect.map(Effect.flip(effect), (error) => error.reason._tag)
         assert.strictEqual(yield* reason(sql`insert into named values ('a', 1)`), "UniqueViolation")
         assert.strictEqual(yield* reason(sql`insert into named values ('b', -1)`), "ConstraintError")
         assert.strictEqual(yield* reason(sql`insert into named values (${null}, 1)`), "ConstraintError")
@@ -140,7 +146,9 @@ layer(Postgres.layerTest)("PostgreSQL on virtual time", (it) => {
         const first = yield* sql.listen("news")
         const second = yield* sql.listen("news")
         const other = yield* sql.listen("other")
-        yield* Effect.exit(sql.withTransaction(Effect.andThen(sql`select pg_notify('news', 'lost')`, Effect.fail("no"))))
+        yield* Effect.exit(
+          sql.withTransaction(Effect.andThen(sql`select pg_notify('news', 'lost')`, Effect.fail("no")))
+        )
         yield* sql.withTransaction(
           Effect.gen(function* () {
             yield* sql`select pg_notify('news', 'kept')`

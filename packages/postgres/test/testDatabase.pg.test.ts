@@ -84,10 +84,7 @@ describe("layerTestDatabase", () => {
       const error = yield* Effect.flip(Effect.provide(all, Postgres.layerTestDatabase({ template: broken })))
       assert.strictEqual(error, "no such table")
       const fixed = { name: "broken", migrate }
-      assert.deepStrictEqual(
-        yield* Effect.provide(all, Postgres.layerTestDatabase({ template: fixed })),
-        []
-      )
+      assert.deepStrictEqual(yield* Effect.provide(all, Postgres.layerTestDatabase({ template: fixed })), [])
     })
   )
 
@@ -164,7 +161,10 @@ describe("Migrator", () => {
       const node = Layer.fresh(Layer.provide(Postgres.layer, config))
       const run = Migrator.make({})({
         loader: Migrator.fromRecord({
-          "0001_nodes": Effect.flatMap(SqlClient.SqlClient, (sql) => sql`create table nodes as select 1 as n from pg_sleep(0.05)`),
+          "0001_nodes": Effect.flatMap(
+            SqlClient.SqlClient,
+            (sql) => sql`create table nodes as select 1 as n from pg_sleep(0.05)`
+          ),
           "0002_more": Effect.flatMap(SqlClient.SqlClient, (sql) => sql`create table more(n int4)`)
         })
       })

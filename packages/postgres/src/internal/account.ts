@@ -29,9 +29,9 @@ export const forFolder = Effect.fnUntraced(function* (folder: string | undefined
     catch: (cause) => new StartFailed({ problem: "running as root, and /etc/passwd cannot be read", cause })
   })
   const user =
-    users.find(([name]) => name === "postgres") ??
-    users.find(([name]) => name === "nobody") ??
-    users.find(([, , uid]) => Number(uid) >= 1000)
+    users.find(([name]) => name === "postgres")
+    ?? users.find(([name]) => name === "nobody")
+    ?? users.find(([, , uid]) => Number(uid) >= 1000)
   if (user === undefined) {
     return yield* new StartFailed({ problem: "PostgreSQL cannot run as root, and /etc/passwd has no other user" })
   }

@@ -56,7 +56,7 @@ const fromPackage = Effect.fnUntraced(function* (platform: string) {
   })
 })
 
-const prepare = async (root: string): Promise<Binaries> => {
+export const prepare = async (root: string): Promise<Binaries> => {
   const links = await readLinks(root)
   // As root, PostgreSQL runs as somebody else, who must be able to execute it.
   if (isRoot && !(await isReachable(Path.join(root, "native/bin/postgres")))) {
@@ -107,7 +107,7 @@ const link = async (root: string, links: Links): Promise<void> => {
 }
 
 /** A temporary folder that is built once per package version and user, and never trusted when somebody else made it. */
-const cached = async (root: string, kind: string, build: (folder: string) => Promise<void>): Promise<string> => {
+export const cached = async (root: string, kind: string, build: (folder: string) => Promise<void>): Promise<string> => {
   const manifest = await Fs.readFile(Path.join(root, "package.json"), "utf8")
   const { version } = Schema.decodeUnknownSync(Manifest)(manifest)
   const user = process.getuid?.() ?? 0

@@ -66,7 +66,8 @@ export const readPassword = (folder: string): Effect.Effect<string, StartFailed>
 export const attempt = <A>(problem: string, run: () => Promise<A>): Effect.Effect<A, StartFailed> =>
   Effect.tryPromise({
     try: run,
-    catch: (cause) => new StartFailed({ problem: `${problem}: ${cause instanceof Error ? cause.message : cause}`, cause })
+    catch: (cause) =>
+      new StartFailed({ problem: `${problem}: ${cause instanceof Error ? cause.message : cause}`, cause })
   })
 
 const passwordFile = "coppice.password"

@@ -16,7 +16,9 @@ export const ownerSetting = "coppice.owner"
 export const patience = Schedule.spaced("25 millis").pipe(Schedule.upTo({ duration: "10 seconds" }))
 
 /** The server that last ran on the folder, or runs on it now. */
-export const readLock = (folder: string): Effect.Effect<{ readonly pid: number; readonly status: string } | undefined> =>
+export const readLock = (
+  folder: string
+): Effect.Effect<{ readonly pid: number; readonly status: string } | undefined> =>
   Effect.map(read(folder, "postmaster.pid"), (text) => {
     const lines = text.split("\n")
     const pid = Number(lines[0])
@@ -26,10 +28,11 @@ export const readLock = (folder: string): Effect.Effect<{ readonly pid: number; 
 /** Whether the folder holds a cluster; fails when it holds something else, or is not ours to read. */
 export const isCluster = Effect.fnUntraced(function* (folder: string) {
   const names = yield* Effect.tryPromise({
-    try: () => Fs.readdir(folder).catch((cause): Array<string> => {
-      if (isMissing(cause)) return []
-      throw cause
-    }),
+    try: () =>
+      Fs.readdir(folder).catch((cause): Array<string> => {
+        if (isMissing(cause)) return []
+        throw cause
+      }),
     catch: (cause) => new StartFailed({ problem: `the data folder ${folder} cannot be read: ${String(cause)}`, cause })
   })
   if (names.includes("PG_VERSION")) return true

@@ -46,8 +46,8 @@ export interface Guarded {
   readonly pid: Effect.Effect<number, StartFailed>
   /** How the server ended, with its last log lines. */
   readonly ended: Effect.Effect<string>
-  /** From now on the server does not keep this process alive by itself. */
-  readonly unref: Effect.Effect<void>
+  /** The server runs: it does not keep this process alive by itself, and an error carries what it logs from now on. */
+  readonly started: Effect.Effect<void>
 }
 
 /** Starts the guard. Closing the scope stops the server and waits until it is gone. */
@@ -65,7 +65,7 @@ export const run = (options: Options): Effect.Effect<Guarded, StartFailed, Scope
       proceed: Effect.sync(() => guard.child.stdin?.write("\n")),
       pid: Deferred.await(guard.pid),
       ended: Deferred.await(guard.ended),
-      unref: guard.unref
+      started: guard.started
     })
   )
 
@@ -74,17 +74,28 @@ export const passwordVariable = "COPPICE_PASSWORD"
 
 /**
  * The guard for unix. Its pipe moves from stdin to fd 4 (3 may be an inherited folder) and is closed for the server.
- * It says `created` and waits for a line before it starts the server, then says the server's process id.
+ * It says `created` and waits for a line before it starts the server, then says the server's process id. It repeats the
+ * signal, because a program that has just started does not listen yet, and after four seconds leaves the rest of a
+ * shutdown to the recovery of the next start. Nobody may be there to hear what it says.
  */
 const shell = `
 exec 4<&0 </dev/null
 signal=$1 run=$2 partial=$3 initdb=$4 folder=$5 flags=$6
 shift 6
+trap "" PIPE
 mkdir -m 700 "$run" || exit 1
+insist() {
+  left=40
+  while kill -s "$signal" $pid; do
+    sleep 0.1 || sleep 1
+    left=$((left - 1))
+    [ $left -gt 0 ] || signal=QUIT
+  done
+}
 guard() {
-  "$@" 4<&- >&2 & pid=$!
+  "$@" 4<&- >/dev/null & pid=$!
   [ -z "$say" ] || echo $pid
-  { read -r line <&4; kill -s "$signal" $pid; } >/dev/null 2>&1 & watch=$!
+  { read -r line <&4; insist; } >/dev/null 2>&1 & watch=$!
   wait $pid; code=$?
   kill $watch 2>/dev/null
 }
@@ -117,16 +128,18 @@ const finish = (code) => {
   process.exit(code ?? 1)
 }
 const guard = (command, args, stop) => {
-  const child = spawn(command, args, { stdio: ["ignore", "inherit", "inherit"], windowsHide: true })
+  const child = spawn(command, args, { stdio: ["ignore", "ignore", "inherit"], windowsHide: true })
   process.stdin.once("close", () => stop(child))
   child.once("error", (error) => { console.error(error.message); finish(1) })
   return child
 }
 const start = () => {
   const stop = () => spawn(pgCtl, ["stop", "-W", "-D", data, "-m", mode], { stdio: "ignore", windowsHide: true })
-  const child = guard(server[0], server.slice(1), stop).once("exit", finish)
+  const insist = () => { stop(); setInterval(stop, 500) }
+  const child = guard(server[0], server.slice(1), insist).once("exit", finish)
   console.log(String(child.pid))
 }
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {})
 process.stdin.resume()
 if (!folder) start()
 else guard(initdb, ["-D", folder, ...flags.split(" ")], (child) => child.kill()).once("exit", (code) => {
@@ -138,8 +151,8 @@ else guard(initdb, ["-D", folder, ...flags.split(" ")], (child) => child.kill())
 /** How many characters of the server's log an error carries. */
 const logTail = 2000
 
-/** How long to wait for the log's last lines when the server's own processes still hold it open. */
-const logGraceMillis = 250
+/** How long to wait for the log's last lines when processes of the server, which has ended, still hold it open. */
+const logGrace = "250 millis"
 
 class Guard {
   readonly child: ChildProcess
@@ -176,7 +189,8 @@ class Guard {
     return Deferred.await(this.ended)
   })
 
-  readonly unref = Effect.sync(() => {
+  readonly started = Effect.sync(() => {
+    this.log = ""
     this.child.unref()
     for (const stream of [this.child.stdin, this.child.stdout, this.child.stderr]) {
       if (stream instanceof Socket) stream.unref()
@@ -202,10 +216,9 @@ class Guard {
     })
     child.once("error", (cause) => this.finish(`cannot run: ${cause.message}`))
     child.once("exit", (code, signal) => {
-      const finish = () => this.finish(signal === null ? `exit code ${code}` : `signal ${signal}`)
-      child.once("close", finish)
-      // Real time: this is about a pipe of the operating system.
-      setTimeout(finish, logGraceMillis)
+      const finish = Effect.sync(() => this.finish(signal === null ? `exit code ${code}` : `signal ${signal}`))
+      child.once("close", () => Effect.runSync(finish))
+      Effect.runFork(Effect.delay(finish, logGrace))
     })
   }
 

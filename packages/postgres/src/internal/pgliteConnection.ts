@@ -2,6 +2,7 @@
  * One of the many connections that a PGlite session pretends to have: the server's end of the wire protocol, as far as
  * it concerns a single connection.
  */
+import type { Fiber } from "effect"
 import { Buffer } from "node:buffer"
 import { randomInt } from "node:crypto"
 import { Duplex } from "node:stream"
@@ -32,7 +33,7 @@ export class Connection extends Duplex {
   readonly cycles: Array<Buffer> = []
   readonly channels = new Set<string>()
   /** Ends the wait for another connection's transaction. */
-  waiting: NodeJS.Timeout | undefined
+  waiting: Fiber.Fiber<void> | undefined
   private readonly session: Session
   private readonly reader = new Wire.Reader()
   private readonly subscriptions = new Map<string, Subscription>()
@@ -90,7 +91,12 @@ export class Connection extends Duplex {
         this.subscriptions.delete(name.value)
         if (subscription !== undefined) {
           this.subscriptions.set(name.value, subscription)
-          message = Wire.message(Wire.type.parse, Wire.text(name.value), statement(subscription), message.subarray(sql.end))
+          message = Wire.message(
+            Wire.type.parse,
+            Wire.text(name.value),
+            statement(subscription),
+            message.subarray(sql.end)
+          )
         }
         break
       }

@@ -7,6 +7,7 @@
  * - It is synchronous: when the session is free, the answer is there before the `write` of the question returns. That
  *   is what makes a query part of `TestClock.adjust`.
  */
+import { type Duration, Effect } from "effect"
 import { Buffer } from "node:buffer"
 import type { Duplex } from "node:stream"
 import { Connection, type Session } from "./pgliteConnection.ts"
@@ -14,20 +15,20 @@ import * as Wire from "./wire.ts"
 
 /** What is needed of PGlite. */
 export interface Engine {
-  /** Runs wire protocol messages to completion and returns the answer. */
+  /** Runs wire protocol messages to completion and returns the answer, in memory that nobody else uses. */
   readonly execProtocolRawSync: (message: Uint8Array) => Uint8Array
 }
 
 const heldTooLong =
-  "PGlite has one session, and another connection's transaction has held it too long. " +
-  "Code inside a transaction must not wait for work on another connection."
+  "PGlite has one session, and another connection's transaction has held it too long. "
+  + "Code inside a transaction must not wait for work on another connection."
 
 export class PgliteSession implements Session {
   readonly greeting: Buffer
   /** How many cycles have run. */
   cycles = 0
   private readonly engine: Engine
-  private readonly patienceMillis: number
+  private readonly patience: Duration.Input
   private readonly connections = new Set<Connection>()
   /** Those who have something to run, first come first served. */
   private readonly queue: Array<Connection> = []
@@ -37,10 +38,10 @@ export class PgliteSession implements Session {
   private failure: Error | undefined
   private nextPid = 1
 
-  /** A statement waits for another connection's transaction for `patienceMillis`, then it fails. */
-  constructor(engine: Engine, patienceMillis: number) {
+  /** A statement that has waited for another connection's transaction for as long as `patience` fails. */
+  constructor(engine: Engine, patience: Duration.Input) {
     this.engine = engine
-    this.patienceMillis = patienceMillis
+    this.patience = patience
     const kept: ReadonlyArray<number | undefined> = [Wire.type.authentication, Wire.type.parameterStatus]
     const greeting = Array.from(Wire.messages(this.run(Wire.startup("postgres", "postgres"))))
     if (this.failure !== undefined) throw this.failure
@@ -85,9 +86,10 @@ export class PgliteSession implements Session {
     this.drain()
   }
 
-  /** Real time: nothing that a test clock could wake would end the wait. */
+  /** On a fiber of its own, whose clock is the live one: nothing that a test clock could wake would end the wait. */
   private limit(connection: Connection): void {
-    connection.waiting ??= setTimeout(() => this.reject(connection, "55P03", heldTooLong), this.patienceMillis).unref()
+    const giveUp = Effect.sync(() => this.reject(connection, "55P03", heldTooLong))
+    connection.waiting ??= Effect.runFork(Effect.delay(giveUp, this.patience))
   }
 
   private reject(connection: Connection, code: string, reason: string): void {
@@ -98,7 +100,7 @@ export class PgliteSession implements Session {
   }
 
   private forget(connection: Connection): void {
-    clearTimeout(connection.waiting)
+    connection.waiting?.interruptUnsafe()
     connection.waiting = undefined
     const index = this.queue.indexOf(connection)
     if (index >= 0) this.queue.splice(index, 1)
@@ -149,7 +151,8 @@ export class PgliteSession implements Session {
   private run(messages: Buffer): Buffer {
     this.cycles++
     try {
-      return Buffer.from(this.engine.execProtocolRawSync(messages))
+      const answer = this.engine.execProtocolRawSync(messages)
+      return Buffer.from(answer.buffer, answer.byteOffset, answer.byteLength)
     } catch (cause) {
       this.shutdown(new Error("PGlite has crashed", { cause }))
       return Buffer.alloc(0)
@@ -158,6 +161,4 @@ export class PgliteSession implements Session {
 }
 
 const withoutNotifications = (answer: Buffer): Buffer =>
-  Buffer.concat(
-    Array.from(Wire.messages(answer)).filter((message) => message[0] !== Wire.type.notification)
-  )
+  Buffer.concat(Array.from(Wire.messages(answer)).filter((message) => message[0] !== Wire.type.notification))

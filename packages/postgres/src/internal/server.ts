@@ -38,8 +38,7 @@ export interface Options {
 /** Starts a server, by the live clock. */
 export const start = (
   options: Options
-): Effect.Effect<Server, BinariesMissing | FolderInUse | StartFailed, Scope.Scope> =>
-  live(make(options))
+): Effect.Effect<Server, BinariesMissing | FolderInUse | StartFailed, Scope.Scope> => live(make(options))
 
 /** Settings for data that must not be lost. */
 const durable = { max_connections: "100", shared_buffers: "64MB" }
@@ -131,7 +130,7 @@ const launch = Effect.fnUntraced(function* (options: Launch) {
     untilReady(folder, pid),
     Effect.flatMap(server.ended, (problem) => Effect.fail(new StartFailed({ problem })))
   )
-  yield* server.unref
+  yield* server.started
   const address = windows
     ? `postgres:${yield* Cluster.readPassword(folder)}@127.0.0.1:${port}`
     : `postgres@localhost:${port}`

@@ -67,7 +67,7 @@ export const textAt = (buffer: Buffer, offset: number): { readonly value: string
 
 /** Splits what a server sent in whole messages. */
 export function* messages(buffer: Buffer): Generator<Buffer> {
-  for (let start = 0; start < buffer.length; ) {
+  for (let start = 0; start < buffer.length;) {
     const end = start + 1 + buffer.readInt32BE(start + 1)
     yield buffer.subarray(start, end)
     start = end

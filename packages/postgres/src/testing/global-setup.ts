@@ -32,7 +32,10 @@ const explain = (error: { readonly message: string }) => Effect.succeed({ proble
 
 const start = Effect.gen(function* () {
   const quiet = Layer.succeed(References.MinimumLogLevel, "Warn")
-  const server = Context.get(yield* Layer.build(Layer.provide(Postgres.layerServer({ temporary: true }), quiet)), Server)
+  const server = Context.get(
+    yield* Layer.build(Layer.provide(Postgres.layerServer({ temporary: true }), quiet)),
+    Server
+  )
   const url = server.url()
   const client = yield* connectOnce(url)
   const run = randomInt(2 ** 31 - 1)
@@ -66,6 +69,8 @@ const claim = Effect.fnUntraced(function* (client: PgClient.PgClient, run: numbe
 
 const removeDatabases = (client: PgClient.PgClient, prefix: string): Effect.Effect<void, SqlError> =>
   Effect.flatMap(
-    client<{ readonly name: string }>`select datname as name from pg_database where starts_with(datname, ${`${prefix}_`})`,
+    client<{
+      readonly name: string
+    }>`select datname as name from pg_database where starts_with(datname, ${`${prefix}_`})`,
     Effect.forEach(({ name }) => client.unsafe(`drop database if exists "${name}" with (force)`), { discard: true })
   )
