@@ -36,8 +36,7 @@ interface State {
 export class CaptureLimiter extends GenServer.Service<CaptureLimiter>()("trails/CaptureLimiter", {
   init: (options: Options = {}) =>
     Effect.map(makeLimiter, (limiter): State => ({
-      limit: options.limit ?? 60,
-      window: Duration.fromInputUnsafe(options.window ?? "1 minute"),
+      perMinute: options.perMinute ?? 60,
       limiter,
       users: new Set()
     })),
