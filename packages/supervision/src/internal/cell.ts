@@ -6,15 +6,25 @@ import { Cause, Context, Effect, Exit, Fiber } from "effect"
 import { ChildUnavailable } from "../Child.ts"
 import { Process } from "../Process.ts"
 
+/** Why an instance cannot be reached. Made into an error only for those who ask, of whom there are mostly none. */
+export interface Gone {
+  readonly path: string
+  readonly reason: ChildUnavailable["reason"]
+  readonly cause: Cause.Cause<unknown>
+}
+
+/** The defect of a call that finds nothing, or loses what it found. */
+export const unavailable = (gone: Gone): Exit.Exit<never> => Exit.die(new ChildUnavailable(gone))
+
 /** One life of a child, as its callers see it. */
 export interface Instance {
   readonly incarnation: number
   /** What its layer provides. */
   readonly services: ReadonlyMap<string, unknown>
   /** Why nothing may reach it any more. */
-  gone: ChildUnavailable | undefined
+  gone: Gone | undefined
   /** Told once, when the instance is gone. */
-  readonly watchers: Set<(reason: ChildUnavailable) => void>
+  readonly watchers: Set<(gone: Gone) => void>
 }
 
 export const makeInstance = (incarnation: number, context: Context.Context<never>): Instance => ({
@@ -25,12 +35,13 @@ export const makeInstance = (incarnation: number, context: Context.Context<never
 })
 
 /** Ends every call that is still running on the instance. */
-export const endInstance = (instance: Instance, reason: ChildUnavailable): void => {
+export const endInstance = (instance: Instance, gone: Gone): void => {
   if (instance.gone !== undefined) return
-  instance.gone = reason
+  instance.gone = gone
+  if (instance.watchers.size === 0) return
   const watchers = Array.from(instance.watchers)
   instance.watchers.clear()
-  for (const watcher of watchers) watcher(reason)
+  for (const watcher of watchers) watcher(gone)
 }
 
 /** The processes that are being stopped, or that were abandoned while they were. */
@@ -44,7 +55,7 @@ export class Cell {
   current: Instance | undefined
   /** The last instance there was: what can be asked of a child without an effect is asked of it. */
   latest: Instance | undefined
-  closed: ChildUnavailable | undefined
+  closed: Gone | undefined
   /** Not before its whole group is stopped will the child be up again. */
   private held = false
   /** In a group that is being stopped: the instance whose turn has not come. */
@@ -82,10 +93,10 @@ export class Cell {
   }
 
   /** The child will not come back, at least not by itself: nobody may wait for it. The first reason is the one told. */
-  close(reason: ChildUnavailable): void {
+  close(gone: Gone): void {
     this.current = undefined
-    this.closed ??= reason
-    this.wake(Exit.die(this.closed))
+    this.closed ??= gone
+    if (this.waiters.size > 0) this.wake(unavailable(this.closed))
   }
 
   /** The running instance: waited for while the child restarts, a defect when there is none to wait for. */
@@ -94,9 +105,9 @@ export class Cell {
     const caller = this.held ? Context.getOrUndefined(fiber.context, Process) : undefined
     const leaves = caller !== undefined && stopping.has(caller)
     if (leaves && this.leaving !== undefined) return Effect.succeed(this.leaving)
-    if (this.closed !== undefined) return Effect.die(this.closed)
+    if (this.closed !== undefined) return unavailable(this.closed)
     if (leaves || this.whileDown === "fail") {
-      return Effect.die(new ChildUnavailable({ path: this.path, reason: "restarting", cause: Cause.empty }))
+      return unavailable({ path: this.path, reason: "restarting", cause: Cause.empty })
     }
     return Effect.callback<Instance>((resume) => {
       this.waiters.add(resume)
@@ -107,6 +118,7 @@ export class Cell {
   })
 
   private wake(exit: Exit.Exit<Instance>): void {
+    if (this.waiters.size === 0) return
     const waiters = Array.from(this.waiters)
     this.waiters.clear()
     for (const resume of waiters) resume(exit)
@@ -141,22 +153,21 @@ export const callOn = <A, E, R>(
 
 const await_ = <A, E>(cell: Cell, instance: Instance, fiber: Fiber.Fiber<A, E>): Effect.Effect<A, E> =>
   Effect.callback<A, E>((resume) => {
-    let left: ChildUnavailable | undefined
+    let left: Exit.Exit<never> | undefined
     let patience: Fiber.Fiber<void> | undefined
-    const leave = (reason: ChildUnavailable): void => {
-      left = reason
+    const leave = (gone: Gone): void => {
+      const exit = unavailable(gone)
+      left = exit
       fiber.interruptUnsafe()
       if (fiber.pollUnsafe() !== undefined || cell.patienceMillis === Infinity) return
       patience = Effect.runForkWith(fiber.context)(
-        Effect.sync(() => resume(Effect.die(reason))).pipe(Effect.delay(cell.patienceMillis))
+        Effect.sync(() => resume(exit)).pipe(Effect.delay(cell.patienceMillis))
       )
     }
     fiber.addObserver((exit) => {
       instance.watchers.delete(leave)
       patience?.interruptUnsafe()
-      resume(
-        left !== undefined && Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? Effect.die(left) : exit
-      )
+      resume(left !== undefined && Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? left : exit)
     })
     if (instance.gone !== undefined) leave(instance.gone)
     else if (fiber.pollUnsafe() === undefined) instance.watchers.add(leave)

@@ -1,6 +1,6 @@
 /** One child of a running supervisor: starting an instance of it, and stopping one. */
 import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Metric, Schedule, Scope } from "effect"
-import { type Any, ChildUnavailable } from "../Child.ts"
+import type { Any, ChildUnavailable } from "../Child.ts"
 import { Process } from "../Process.ts"
 import { Cell, endInstance, type Instance, makeInstance, stopping } from "./cell.ts"
 import { StartTimeout } from "./errors.ts"
@@ -356,7 +356,7 @@ export class ChildState {
   private endCalls(life: Life, exit: Exit.Exit<unknown, unknown>, reason: ChildUnavailable["reason"]): void {
     if (life.instance === undefined) return
     const cause = Exit.isFailure(exit) ? exit.cause : Cause.empty
-    endInstance(life.instance, new ChildUnavailable({ path: this.path, reason, cause }))
+    endInstance(life.instance, { path: this.path, reason, cause })
   }
 
   // There is no way to kill a fiber: what will not end is left behind, in the open.

@@ -7,7 +7,7 @@
  */
 import { Cause, Context, Effect, Effectable, Exit, type Fiber, Stream } from "effect"
 import { ChildUnavailable } from "../Child.ts"
-import { callOn, type Cell, type Instance } from "./cell.ts"
+import { callOn, type Cell, type Gone, type Instance, unavailable } from "./cell.ts"
 
 /** The instance that an enclosing call of the same child has reached, for as long as that call runs. */
 interface Pin {
@@ -111,7 +111,7 @@ const call = (fiber: Fiber.Fiber<unknown, unknown>, door: Door, find: Find): Eff
   for (let pin = pins; pin !== undefined; pin = pin.outer) {
     // Inside a call on an instance everything stays on it, or fails with it.
     if (pin.active && pin.cell === door.cell)
-      return pin.instance.gone ? Effect.die(pin.instance.gone) : run(pin.instance)
+      return pin.instance.gone ? unavailable(pin.instance.gone) : run(pin.instance)
   }
   if (door.cell.current !== undefined) return guarded(door.cell.current)
   return Effect.flatMap(door.cell.instance, guarded)
@@ -151,7 +151,7 @@ const lateStream = (door: Door, find: Find): Stream.Stream<unknown, unknown, unk
 
 const untilGone = (instance: Instance): Effect.Effect<never> =>
   Effect.callback((resume) => {
-    const leave = (reason: ChildUnavailable) => resume(Effect.die(reason))
+    const leave = (gone: Gone) => resume(unavailable(gone))
     if (instance.gone !== undefined) return leave(instance.gone)
     instance.watchers.add(leave)
     return Effect.sync(() => {
@@ -208,19 +208,45 @@ const lateMethod = (door: Door, findOwner: Find, key: PropertyKey, value: Functi
     : lateObject(door, (instance) => member(findOwner(instance), key), value, method)
 }
 
+// What has been looked at: service members keep their nature.
+const serviceLike = new WeakMap<object, boolean>()
+
+/** Whether an object in a service is a part of it, whose functions are to be late bound, and not data. */
 const isServiceLike = (value: object): boolean => {
-  if (Array.isArray(value) || builtins.some((builtin) => value instanceof builtin)) return false
-  let found = false
-  for (const key of Reflect.ownKeys(value)) {
-    if (typeof key === "string" && key.startsWith("~effect/")) return false
-    const part: unknown = Reflect.get(value, key)
-    found ||= typeof part === "function" || Effect.isEffect(part) || Stream.isStream(part)
-  }
+  const known = serviceLike.get(value)
+  if (known !== undefined) return known
+  // An object that holds itself is settled by its other members.
+  serviceLike.set(value, false)
   const prototype: unknown = Object.getPrototypeOf(value)
-  return found || (isObject(prototype) && prototype !== Object.prototype)
+  const found =
+    !Array.isArray(value)
+    && !isNative(value)
+    && !Object.keys(value).some((key) => key.startsWith("~effect/"))
+    && ((isObject(prototype) && prototype !== Object.prototype)
+      || Reflect.ownKeys(value).some((key) => acts(value, key)))
+  serviceLike.set(value, found)
+  return found
 }
 
-const builtins = [Map, Set, WeakMap, WeakSet, Date, RegExp, Promise, Error, ArrayBuffer, URL]
+const acts = (owner: object, key: PropertyKey): boolean => {
+  const descriptor = Reflect.getOwnPropertyDescriptor(owner, key)
+  if (descriptor?.get !== undefined) return true
+  const value: unknown = descriptor?.value
+  return (
+    typeof value === "function"
+    || (isObject(value) && (Effect.isEffect(value) || Stream.isStream(value) || isServiceLike(value)))
+  )
+}
+
+// Objects of the language and the platform hold what a proxy cannot stand in for.
+const isNative = (value: object): boolean => {
+  for (let at: unknown = Object.getPrototypeOf(value); isObject(at); at = Object.getPrototypeOf(at)) {
+    const made: unknown = Object.hasOwn(at, "constructor") ? at.constructor : undefined
+    if (typeof made !== "function" || made === Object) continue
+    if (Reflect.get(globalThis, made.name) === made || Reflect.get(Intl, made.name) === made) return true
+  }
+  return false
+}
 
 /** A forwarding object: the service itself, or an object of functions inside it. */
 const lateObject = (door: Door, find: Find, specimen: object, asFunction?: AnyFunction): object => {
@@ -232,7 +258,9 @@ const lateObject = (door: Door, find: Find, specimen: object, asFunction?: AnyFu
   const target =
     typeof specimen === "function"
       ? (asFunction ?? ((...args: ReadonlyArray<unknown>) => invoke(door, find, undefined, args)))
-      : (Object.create(null) as object)
+      : Array.isArray(specimen)
+        ? []
+        : (Object.create(null) as object)
   const get = (key: PropertyKey): unknown => {
     const owner = real()
     const value: unknown = Reflect.get(owner, key, owner)
@@ -248,12 +276,13 @@ const lateObject = (door: Door, find: Find, specimen: object, asFunction?: AnyFu
     has: (_target, key) => Reflect.has(real(), key),
     ownKeys: () => Reflect.ownKeys(real()).filter((key) => !(typeof specimen === "function" && key === "prototype")),
     getPrototypeOf: () => Reflect.getPrototypeOf(real()),
-    getOwnPropertyDescriptor(_target, key) {
+    getOwnPropertyDescriptor(target, key) {
       const descriptor = Reflect.getOwnPropertyDescriptor(real(), key)
-      // Only what the target itself fixes may be reported as fixed.
+      // Only what the target itself fixes (an array its length) may be reported as fixed.
+      const configurable = Reflect.getOwnPropertyDescriptor(target, key)?.configurable ?? true
       return descriptor === undefined
         ? undefined
-        : { configurable: true, enumerable: descriptor.enumerable ?? false, writable: true, value: get(key) }
+        : { configurable, enumerable: descriptor.enumerable ?? false, writable: true, value: get(key) }
     },
     apply: (_target, _this, args) =>
       asFunction === undefined ? invoke(door, find, undefined, args) : Reflect.apply(asFunction, undefined, args)

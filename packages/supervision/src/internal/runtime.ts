@@ -5,7 +5,7 @@
  * fiber of its own. So a child whose start waits for a sibling that is down does not keep that sibling from coming back.
  */
 import { Cause, Context, Deferred, Effect, Exit, type Fiber, Metric, Queue, Schedule } from "effect"
-import { type Any, ChildUnavailable } from "../Child.ts"
+import type { Any } from "../Child.ts"
 import { Process } from "../Process.ts"
 import { ChildState, type Environment, type Life, monotonicMillis } from "./child.ts"
 import { MaxRestartsExceeded, StartError } from "./errors.ts"
@@ -59,6 +59,7 @@ export class SupervisorRuntime {
   private readonly operations = new Set<Operation>()
   private readonly own: ReadonlySet<Node>
   private children: ReadonlyArray<ChildState>
+  private readonly removed = new WeakSet<ChildState>()
   private readonly incarnation: number
   private closing = false
 
@@ -88,8 +89,8 @@ export class SupervisorRuntime {
     this.node.children = [...this.children.map((child) => child.node), ...others]
   }
 
-  /** What the children provide: for a key that several provide, the last one's. */
-  handles(before?: ChildState): ReadonlyMap<string, unknown> {
+  /** What the children provide, or those before one of them: for a key that several provide, the last one's. */
+  handles(before?: ChildState): Map<string, unknown> {
     const handles = new Map<string, unknown>()
     for (const child of this.children) {
       if (child === before) break
@@ -245,9 +246,11 @@ export class SupervisorRuntime {
     const operation: Operation = { children: affected, started: 0, superseded: false, fiber: undefined }
     this.operations.add(operation)
     const work = this.work(operation, before, trigger, exit).pipe(
-      Effect.withSpan(trigger === undefined ? "Supervisor.start" : "Supervisor.restart", {
-        attributes: { supervisor: this.node.path, child: trigger?.path }
-      })
+      Effect.withSpan(
+        trigger === undefined ? "Supervisor.start" : "Supervisor.restart",
+        { attributes: { supervisor: this.node.path, child: trigger?.path } },
+        { captureStackTrace: false }
+      )
     )
     operation.fiber = Effect.runForkWith(this.env.context)(work)
     operation.fiber.addObserver((done) => this.tell({ _tag: "Done", operation, exit: done }))
@@ -274,11 +277,13 @@ export class SupervisorRuntime {
           : stop
       }
       if (trigger !== undefined) yield* self.backoff(trigger, exit)
+      const provided = self.handles(operation.children[0])
       for (const child of operation.children) {
-        if (self.children.includes(child)) {
+        if (!self.removed.has(child)) {
           yield* child
-            .start(self.handles(child))
+            .start(provided)
             .pipe(Effect.catchCause((cause) => Effect.fail<Failure>({ child, cause, final: false })))
+          for (const [key, handle] of child.handles) provided.set(key, handle)
         }
         operation.started++
       }
@@ -303,7 +308,7 @@ export class SupervisorRuntime {
   private finish(child: ChildState, exit: Exit.Exit<unknown, unknown>, forget: boolean): Effect.Effect<void> {
     const done = Effect.gen({ self: this }, function* () {
       yield* child.stop(exit, "finished")
-      child.cell.close(new ChildUnavailable({ path: child.path, reason: "finished", cause: causeOf(exit) }))
+      child.cell.close({ path: child.path, reason: "finished", cause: causeOf(exit) })
       child.node.status = "finished"
       publish(this.env.registry, { _tag: "Finished", path: child.path, at: child.now() })
       if (forget) yield* this.remove(child)
@@ -318,9 +323,8 @@ export class SupervisorRuntime {
 
   private remove(child: ChildState): Effect.Effect<void> {
     return Effect.sync(() => {
-      if (child.cell.closed === undefined) {
-        child.cell.close(new ChildUnavailable({ path: child.path, reason: "finished", cause: Cause.empty }))
-      }
+      child.cell.close({ path: child.path, reason: "finished", cause: Cause.empty })
+      this.removed.add(child)
       this.children = this.children.filter((other) => other !== child)
       this.showChildren()
     })
@@ -331,12 +335,12 @@ export class SupervisorRuntime {
     Effect.uninterruptible(
       Effect.gen({ self: this }, function* () {
         this.closing = true
-        const unavailable = (child: ChildState) => new ChildUnavailable({ path: child.path, reason, cause })
-        for (const child of this.children) if (child.cell.current === undefined) child.cell.close(unavailable(child))
+        const gone = (child: ChildState) => ({ path: child.path, reason, cause })
+        for (const child of this.children) if (child.cell.current === undefined) child.cell.close(gone(child))
         for (const { fiber } of this.operations) fiber?.interruptUnsafe()
         for (const { fiber } of this.operations) if (fiber !== undefined) yield* awaitEnd(fiber)
         for (const child of this.children.toReversed()) {
-          child.cell.close(unavailable(child))
+          child.cell.close(gone(child))
           yield* child.stop(child.life?.end ?? Exit.void, reason)
         }
       })
