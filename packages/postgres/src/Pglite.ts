@@ -13,7 +13,7 @@ import { PgClient } from "@effect/sql-pg"
 import { Context, type Duration, Effect, Layer, type Scope } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { TestClock } from "effect/testing"
-import { live } from "./internal/database.ts"
+import { live, type PoolOptions } from "./internal/database.ts"
 import { type Engine, PgliteSession } from "./internal/pgliteSession.ts"
 import * as Snapshot from "./internal/pgliteSnapshot.ts"
 import { PgliteMissing, PostgresUnavailable } from "./PostgresError.ts"
@@ -22,8 +22,8 @@ import { PgliteMissing, PostgresUnavailable } from "./PostgresError.ts"
 export interface Options {
   /** Makes the PGlite, for example one with extensions; by default an empty one in memory. */
   readonly create?: (() => Promise<Instance>) | undefined
-  /** How many connections the pool opens; by default 10. They are all opened at the start, and cost nothing. */
-  readonly connections?: number | undefined
+  /** Settings of the connection pool. Its connections (10 by default) are all opened at the start, and cost nothing. */
+  readonly pool?: PoolOptions | undefined
   /** How long a statement waits for another connection's transaction before it fails, in real time; by default 5 s. */
   readonly waitLimit?: Duration.Input | undefined
 }
@@ -49,7 +49,7 @@ export const layer = (
   Layer.unwrap(
     Effect.map(open(options), (session) =>
       Layer.merge(
-        PgClient.layerFrom(connect(session, options.connections ?? 10)),
+        PgClient.layerFrom(connect(session, options.pool)),
         Layer.succeed(Pglite, { cycles: Effect.sync(() => session.cycles) })
       )
     )
@@ -100,13 +100,13 @@ const open = (options: Options): Effect.Effect<PgliteSession, PostgresUnavailabl
       })
   ).pipe(Effect.map(({ session }) => session))
 
-const connect = (session: PgliteSession, connections: number) =>
+const connect = (session: PgliteSession, pool: PoolOptions = {}) =>
   PgClient.make({
+    minConnections: pool.maxConnections ?? 10,
+    ...pool,
     username: "postgres",
     database: "postgres",
-    stream: session.connect,
-    minConnections: connections,
-    maxConnections: connections
+    stream: session.connect
   }).pipe(
     // The pool must not see its connections as idle for as long as a test clock jumps.
     live,

@@ -1,7 +1,7 @@
 import { assert, layer } from "@effect/vitest"
 import { PgClient } from "@effect/sql-pg"
 import { Pglite, Postgres, Sandbox } from "@coppice/postgres"
-import { Effect, Fiber, Layer, Stream } from "effect"
+import { Effect, Fiber, Layer, Schedule, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 
@@ -117,6 +117,18 @@ layer(Postgres.layerTest)("a sandbox", (it) => {
         yield* Pglite.advance("200 millis")
         yield* Fiber.join(fiber)
         assert.deepStrictEqual(yield* sql`select n from counter`, [{ n: 20 }])
+      })
+    )
+  )
+
+  it.effect("is part of TestClock.adjust", () =>
+    inSandbox(
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`create table polls (n int generated always as identity)`
+        yield* Effect.forkScoped(Effect.repeat(sql`insert into polls default values`, Schedule.spaced("1 second")))
+        yield* TestClock.adjust("1 minute")
+        assert.deepStrictEqual(yield* sql`select count(*)::int4 as count from polls`, [{ count: 61 }])
       })
     )
   )
