@@ -42,7 +42,7 @@ export const parse = (
     if (values.help) return "help"
     return {
       host: values.host ?? "127.0.0.1",
-      port: yield* number("--port", values.port ?? (env["PORT"] || "4000"), 0, 65_535),
+      port: yield* port(values.port, env["PORT"]),
       data: values.data ?? defaultData,
       capturesPerMinute: yield* number("--captures-per-minute", values["captures-per-minute"] ?? "60", 1, 1_000_000)
     }
@@ -56,10 +56,15 @@ const options = {
   help: { type: "boolean" }
 } as const
 
+const port = (flag: string | undefined, variable: string | undefined): Effect.Effect<number, InvalidSettings> =>
+  flag === undefined && variable
+    ? number("PORT", variable, 0, 65_535)
+    : number("--port", flag ?? "4000", 0, 65_535)
+
 const number = (name: string, text: string, from: number, to: number): Effect.Effect<number, InvalidSettings> =>
   /^\d+$/.test(text) && Number(text) >= from && Number(text) <= to
     ? Effect.succeed(Number(text))
     : Effect.fail(new InvalidSettings({ problem: `${name} must be a number from ${from} to ${to}, but is "${text}"` }))
 
 const firstSentence = (error: unknown): string =>
-  (error instanceof Error ? error.message : String(error)).split(/\. |\n/)[0] ?? ""
+  (error instanceof Error ? error.message : String(error)).split(/\.(?:\s|$)|\n/)[0] ?? ""

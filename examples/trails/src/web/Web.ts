@@ -60,8 +60,8 @@ export const layer = ({ host, port }: Options) => {
   )
   return closeFirst.pipe(
     Layer.provideMerge(HttpRouter.serve(routes, { disableLogger: true })),
-    Layer.provide(server),
-    Layer.provide(Live.Closing.layer)
+    Layer.provide(Live.Closing.layer),
+    Layer.provideMerge(server)
   )
 }
 

@@ -1,0 +1,46 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Settings from "../src/Settings.ts"
+
+const parse = (args: ReadonlyArray<string>, env = {}) => Settings.parse(args, env, "/data")
+const problemOf = (args: ReadonlyArray<string>, env = {}) =>
+  Effect.map(Effect.flip(parse(args, env)), ({ message }) => message)
+
+describe("Settings", () => {
+  it.effect("listens on this machine only, on port 4000, when nothing is said", () =>
+    Effect.gen(function* () {
+      const defaults = { host: "127.0.0.1", port: 4000, data: "/data", capturesPerMinute: 60 }
+      assert.deepStrictEqual(yield* parse([]), defaults)
+      assert.deepStrictEqual(yield* parse([], { PORT: "" }), defaults)
+      assert.deepStrictEqual(yield* parse([], { PORT: "81" }), { ...defaults, port: 81 })
+      assert.deepStrictEqual(yield* parse(["--port=82", "--host", "::1", "--data", "x"], { PORT: "81" }), {
+        ...defaults,
+        port: 82,
+        host: "::1",
+        data: "x"
+      })
+      assert.strictEqual(yield* parse(["--help"]), "help")
+    })
+  )
+
+  it.effect("answers every mistake with one line that says what to do", () =>
+    Effect.gen(function* () {
+      for (const [args, env] of [
+        [["--port", "70000"], {}],
+        [["--port", "http"], {}],
+        [["--port", "-1"], {}],
+        [["--port"], {}],
+        [["--prot", "4001"], {}],
+        [["4001"], {}],
+        [["--captures-per-minute", "0"], {}],
+        [[], { PORT: "x" }]
+      ] as const) {
+        const problem = yield* problemOf(args, env)
+        assert.match(problem, /^[^\n]+\. Run with --help to see what can be set\.$/, args.join(" "))
+        assert.notInclude(problem, "..")
+      }
+      assert.include(yield* problemOf(["--port", "70000"]), `--port must be a number from 0 to 65535, but is "70000"`)
+      assert.include(yield* problemOf([], { PORT: "x" }), "PORT")
+    })
+  )
+})
