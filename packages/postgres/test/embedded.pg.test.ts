@@ -5,8 +5,10 @@ import { ConfigProvider, Effect, Fiber, Layer, Redacted, References } from "effe
 import { Reactivity } from "effect/reactivity"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
+import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import * as Account from "../src/internal/account.ts"
 import * as EmbeddedServer from "../src/internal/server.ts"
 import { eventually, isAlive, runFolders, temporaryFolder } from "./fixtures/machine.ts"
 
@@ -146,6 +148,28 @@ describe("the embedded server", () => {
         Effect.provideService(References.MinimumLogLevel, "None")
       )
     }).pipe(Effect.scoped)
+  )
+
+  it.live.runIf(process.platform === "linux")(
+    "starts although its killed predecessor's number is a stranger's now",
+    () =>
+      Effect.gen(function* () {
+        const dataDir = Path.join(yield* temporaryFolder, "data")
+        const lock = Path.join(dataDir, "postmaster.pid")
+        const account = yield* Account.forFolder(undefined)
+        const stranger = yield* Effect.acquireRelease(
+          Effect.sync(() => spawn("sleep", ["600"], { ...account, stdio: "ignore" })),
+          (child) => Effect.sync(() => child.kill())
+        )
+        yield* Effect.gen(function* () {
+          const server = yield* EmbeddedServer.start(options({ folder: dataDir }))
+          process.kill(server.pid, "SIGKILL")
+          yield* Effect.exit(server.ended)
+        }).pipe(Effect.scoped)
+        const [, ...rest] = Fs.readFileSync(lock, "utf8").split("\n")
+        Fs.writeFileSync(lock, [stranger.pid, ...rest].join("\n"))
+        assert.deepStrictEqual(yield* Effect.provide(insert(1), embedded({ dataDir })), [1])
+      }).pipe(Effect.scoped)
   )
 
   it.live("ends with an error that says how, and what it logged last", () =>

@@ -15,11 +15,14 @@ export const ownerSetting = "coppice.owner"
 /** How often, and for how long, to wait for a server that is about to end. */
 export const patience = Schedule.spaced("25 millis").pipe(Schedule.upTo({ duration: "10 seconds" }))
 
-/** The server that last ran on the folder, or runs on it now. */
-export const readLock = (
-  folder: string
-): Effect.Effect<{ readonly pid: number; readonly status: string } | undefined> =>
-  Effect.map(read(folder, "postmaster.pid"), (text) => {
+/** What `postmaster.pid` says: the server that runs on the folder, or the last one, if it did not stop properly. */
+export interface Lock {
+  readonly pid: number
+  readonly status: string
+}
+
+export const readLock = (folder: string): Effect.Effect<Lock | undefined> =>
+  Effect.map(read(folder, lockFile), (text) => {
     const lines = text.split("\n")
     const pid = Number(lines[0])
     return Number.isInteger(pid) && pid > 0 ? { pid, status: lines[7]?.trim() ?? "" } : undefined
@@ -42,10 +45,15 @@ export const isCluster = Effect.fnUntraced(function* (folder: string) {
 
 /** Waits while a server whose owner is gone shuts down; fails at once if its owner is alive. */
 export const untilFree = (folder: string): Effect.Effect<void, FolderInUse> =>
-  Effect.asVoid(Effect.repeat(isFree(folder), { until: (free) => free, schedule: patience }))
+  free(folder).pipe(
+    Effect.retry({ while: ({ ending }) => ending, schedule: patience }),
+    Effect.mapError(({ error }) => error)
+  )
 
 /** Whether a server did not start because the folder's previous one is not completely gone. */
 export const isHeld = (error: StartFailed): boolean => /postmaster\.pid|shared memory block/.test(error.problem)
+
+const lockFile = "postmaster.pid"
 
 /** What to tell those who cannot have the folder. */
 export const inUse = (folder: string): Effect.Effect<FolderInUse> =>
@@ -64,15 +72,42 @@ export const isAlive = (pid: number): boolean => {
   }
 }
 
-const isFree = Effect.fnUntraced(function* (folder: string) {
+const free = Effect.fnUntraced(function* (folder: string) {
   const lock = yield* readLock(folder)
-  if (lock === undefined || !isAlive(lock.pid)) return true
+  if (lock === undefined || !isAlive(lock.pid)) return
+  if (!(yield* isServerOn(folder, lock.pid))) return yield* disown(folder)
   const owner = yield* readOwner(folder)
   // This process gave the folder up before it asked for it again.
   const abandoned = owner !== undefined && (owner === process.pid || !isAlive(owner))
-  if (abandoned || lock.status === "stopping") return false
-  return yield* new FolderInUse({ folder, server: lock.pid, owner })
+  const error = new FolderInUse({ folder, server: lock.pid, owner })
+  return yield* Effect.fail({ error, ending: abandoned || lock.status === "stopping" })
 })
+
+/**
+ * Whether the process is a server on the folder, and not one that got its number after the server was killed: after a
+ * restart of a container the numbers are the same. A server works in its folder, which Linux tells. What is there but
+ * works nowhere is dead, and only waits to be asked how it died.
+ */
+const isServerOn = (folder: string, pid: number): Effect.Effect<boolean> =>
+  Effect.promise(async () => {
+    if (process.platform !== "linux") return true
+    try {
+      return (await Fs.readlink(`/proc/${pid}/cwd`)) === folder
+    } catch (cause) {
+      return !isMissing(cause)
+    }
+  })
+
+/**
+ * Puts our own process id into a lock file that names a stranger. PostgreSQL, which would believe the stranger to be
+ * its colleague, takes an ancestor's id for what it is, and goes on to look for what else is left of the old server.
+ */
+const disown = (folder: string): Effect.Effect<void> =>
+  Effect.promise(async () => {
+    const file = Path.join(folder, lockFile)
+    const [, ...rest] = (await Fs.readFile(file, "utf8")).split("\n")
+    await Fs.writeFile(file, [process.pid, ...rest].join("\n"))
+  })
 
 const readOwner = (folder: string): Effect.Effect<number | undefined> =>
   Effect.map(read(folder, "postmaster.opts"), (text) => {

@@ -155,9 +155,9 @@ const claimed = new Set<string>()
 
 const claim = Effect.fnUntraced(function* (folder: string) {
   const path = yield* Cluster.attempt(`cannot create the folder above ${folder}`, async () => {
-    const parent = Path.dirname(Path.resolve(folder))
-    await Fs.mkdir(parent, { recursive: true })
-    return Path.join(await Fs.realpath(parent), Path.basename(Path.resolve(folder)))
+    const { base, dir } = Path.parse(Path.resolve(folder))
+    await Fs.mkdir(dir, { recursive: true })
+    return await Fs.realpath(Path.join(dir, base)).catch(async () => Path.join(await Fs.realpath(dir), base))
   })
   yield* Effect.acquireRelease(
     Effect.suspend(() => {
