@@ -213,7 +213,7 @@ export class Server {
     } catch (defect) {
       effect = Exit.die(defect)
     }
-    if (isAnswer(message, effect) && this.handlers.idle === undefined) {
+    if (message.span === undefined && this.handlers.idle === undefined && isAnswer(message, effect)) {
       this.settle(message, effect)
       // Whatever came in while the handler ran is the loop's.
       if (this.mailboxLength === 0) {
@@ -359,7 +359,7 @@ export class Server {
 
   private run(message: Message, handling: Run): Effect.Effect<void, unknown, unknown> {
     this.current = message
-    if (Exit.isExit(handling)) return this.settle(message, handling)
+    if (message.span === undefined && Exit.isExit(handling)) return this.settle(message, handling)
     let effect = handling
     if (message.span !== undefined) {
       effect = Effect.withSpan(effect, `GenServer.${this.key}.${message.name}`, { parent: message.span })
@@ -423,10 +423,13 @@ export class Server {
     if (this.ended !== undefined) return
     this.ended = exit
     this.sweeper?.fiber.interruptUnsafe()
-    const failure = this.fail({ _tag: "Down", cause: causeOf(exit) })
-    this.current?.request?.settle(failure)
-    this.begun?.message.request?.settle(failure)
-    for (let message = this.take(); message !== undefined; message = this.take()) message.request?.settle(failure)
+    const asked = [this.current?.request, this.begun?.message.request]
+    for (let message = this.take(); message !== undefined; message = this.take()) asked.push(message.request)
+    for (const request of asked) {
+      if (request !== undefined && request.exit === undefined) {
+        request.settle(this.fail({ _tag: "Down", cause: causeOf(exit) }))
+      }
+    }
   }
 
   finish(): void {
