@@ -95,6 +95,8 @@ const launch = Effect.fnUntraced(function* (options: Launch) {
   const port = windows ? yield* freePort : 5432
   const settings = {
     ...(temporary ? throwAway : durable),
+    // Containers often have only 64 MB of the default kind, which parallel queries can exceed.
+    ...(temporary && !windows ? { dynamic_shared_memory_type: "mmap" } : {}),
     ...options.settings,
     [Folder.ownerSetting]: process.pid,
     listen_addresses: windows ? "127.0.0.1" : "",
@@ -177,7 +179,7 @@ const claim = Effect.fnUntraced(function* (folder: string) {
 const runFolder = Effect.acquireRelease(
   Cluster.attempt("cannot find a temporary folder", async () => {
     const parent = Os.tmpdir()
-    const usable = parent.length < 70 && (!Account.isRoot || (await Account.isOpen(parent)))
+    const usable = parent.length < 60 && (!Account.isRoot || (await Account.isOpen(parent)))
     const name = `coppice-pg-${randomBytes(5).toString("hex")}`
     return Path.join(usable || process.platform === "win32" ? parent : "/tmp", name)
   }),
