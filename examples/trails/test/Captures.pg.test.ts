@@ -30,7 +30,7 @@ layer(Domain)("Captures", (it) => {
         Effect.map(Effect.flip(captures.capture(owner, trail.id, input)), (error) =>
           error._tag === "ValidationError" ? error.fields : error
         )
-      const noAddress = ["must be an http or https address"]
+      const noAddress = ["must be an http or https address"] as const
       for (const url of ["", "example.org", "javascript:alert(1)", "JavaScript:alert(1)", " data:text/html,x", "ftp://x", "//x"]) {
         assert.deepStrictEqual(yield* fieldsOf({ url }), { url: noAddress }, url)
       }

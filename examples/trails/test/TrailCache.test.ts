@@ -14,29 +14,17 @@ const [id, otherId] = [ids[0]!, ids[1]!]
 
 /** What the database would say: every trail is there, under a name that a test may change while a read is held back. */
 const makeDatabase = () => {
-  const database = {
-    name: "before",
-    reads: 0,
-    hold: Effect.void as Effect.Effect<unknown>,
-    layer: Layer.mock(Trails, {
-      get: (id) =>
-        Effect.gen(function* () {
-          database.reads++
-          const summary: TrailSummary = {
-            id,
-            ownerId: owner,
-            name: database.name,
-            status: "active",
-            version: 1,
-            createdAt: DateTime.makeUnsafe(0),
-            pages: 0
-          }
-          yield* database.hold
-          return Option.some(summary)
-        })
+  const database = { name: "before", reads: 0, hold: Effect.void }
+  const get = (id: TrailId) =>
+    Effect.gen(function* () {
+      database.reads++
+      const { name } = database
+      const createdAt = DateTime.makeUnsafe(0)
+      yield* database.hold
+      const summary: TrailSummary = { id, ownerId: owner, name, status: "active", version: 1, createdAt, pages: 0 }
+      return Option.some(summary)
     })
-  }
-  return database
+  return Object.assign(database, { layer: Layer.mock(Trails, { get }) })
 }
 
 const App = (options: TrailCache.Options = {}) =>

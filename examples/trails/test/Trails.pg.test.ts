@@ -121,14 +121,13 @@ layer(Domain)("Trails", (it) => {
       const stranger = (yield* newUser).id
       const rename = { name: "Mine", version: 1 }
       for (const id of [trail.id, nowhere]) {
-        for (const effect of [
+        const asked: ReadonlyArray<Effect.Effect<unknown, { readonly _tag: string }>> = [
           trails.find(stranger, id),
           trails.rename(stranger, id, rename),
           trails.pause(stranger, id),
           trails.resume(stranger, id)
-        ]) {
-          assert.strictEqual((yield* Effect.flip(effect))._tag, "TrailNotFound")
-        }
+        ]
+        for (const effect of asked) assert.strictEqual((yield* Effect.flip(effect))._tag, "TrailNotFound")
       }
       assert.deepInclude(Option.getOrThrow(yield* trails.get(trail.id)), { name: "Ridge", status: "active" })
     })

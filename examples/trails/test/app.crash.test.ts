@@ -1,0 +1,178 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Exit, Fiber } from "effect"
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { get, request } from "node:http"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as AppProcess from "../src/demo/AppProcess.ts"
+import * as Client from "../src/demo/Client.ts"
+import { send } from "./fixtures/http.ts"
+
+const folder = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "trails-test-"))),
+  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+)
+
+const unlimited = ["--captures-per-minute", "1000000"]
+
+/** Runs the program to its end. */
+const runToEnd = (args: ReadonlyArray<string>) =>
+  Effect.gen(function* () {
+    const running = yield* AppProcess.run(args)
+    const { code } = yield* running.ended
+    return { code, output: running.output() }
+  }).pipe(Effect.scoped)
+
+/** A request that began and does not come to its end. */
+const hanging = (url: string) =>
+  Effect.acquireRelease(
+    Effect.callback<ReturnType<typeof request>>((resume) => {
+      const sent = request(`${url}/api/trails`, {
+        method: "POST",
+        headers: { "content-type": "application/json", "content-length": "100", expect: "100-continue" },
+        agent: false
+      })
+      sent.on("error", () => {})
+      // The server asks for the body when it has begun to read it.
+      sent.once("continue", () => resume(Effect.succeed(sent)))
+      sent.flushHeaders()
+    }),
+    (sent) => Effect.sync(() => sent.destroy())
+  )
+
+/** Follows the panel of processes, as an open page does. */
+const watching = (url: string) =>
+  Effect.acquireRelease(
+    Effect.callback<ReturnType<typeof get>>((resume) => {
+      const sent = get(`${url}/processes/events`, { agent: false }, (message) => {
+        message.once("data", () => resume(Effect.succeed(sent)))
+        message.on("error", () => {})
+      })
+      sent.on("error", () => {})
+    }),
+    (sent) => Effect.sync(() => sent.destroy())
+  )
+
+describe("the application", () => {
+  it.live("has every acknowledged capture after a kill -9 under 50 concurrent writers", () =>
+    Effect.gen(function* () {
+      const data = yield* folder
+      const app = yield* AppProcess.start(data, unlimited)
+      const client = yield* Client.make(app.url)
+      const { id } = yield* client.trails.create({ payload: { name: "Ridge" } })
+      const acknowledged: Array<string> = []
+      const write = (writer: number) =>
+        Effect.gen(function* () {
+          for (let n = 0; ; n++) {
+            const url = `https://example.org/${writer}/${n}`
+            yield* client.captures.capture({ params: { id }, payload: { url } })
+            acknowledged.push(url)
+            if (acknowledged.length === 300) yield* app.signal("SIGKILL")
+          }
+        })
+      const writers = yield* Effect.forEach(Array.from({ length: 50 }), (_, writer) =>
+        Effect.forkChild(Effect.exit(write(writer)))
+      )
+      yield* Effect.forEach(writers, Fiber.join)
+      assert.strictEqual((yield* app.ended).signal, "SIGKILL")
+      assert.isAtLeast(acknowledged.length, 300)
+
+      const again = yield* AppProcess.start(data, unlimited)
+      const there = yield* Client.allUrls(yield* Client.make(again.url), id)
+      assert.deepStrictEqual(
+        acknowledged.filter((url) => !there.has(url)),
+        []
+      )
+      // Each writer may have written one more that nobody told it about.
+      assert.isAtMost(there.size, acknowledged.length + 50)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("has every acknowledged capture when its database crashes under 50 writers, and goes on", () =>
+    Effect.gen(function* () {
+      const app = yield* AppProcess.start(yield* folder, unlimited)
+      const client = yield* Client.make(app.url)
+      const { id } = yield* client.trails.create({ payload: { name: "Ridge" } })
+      const urls = Array.from({ length: 500 }, (_, n) => `https://example.org/${n}`)
+      let crashed = false
+      const acknowledged = yield* Client.captureAll(client, id, urls, 50, (count) => {
+        if (count < 100 || crashed) return
+        crashed = true
+        Effect.runFork(Client.crash(app.url, "Trails/database"))
+      })
+      const there = yield* Client.allUrls(client, id)
+      assert.deepStrictEqual(
+        acknowledged.filter((url) => !there.has(url)),
+        []
+      )
+      assert.lengthOf(acknowledged, urls.length)
+      assert.include(app.output(), "child restarted")
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("says in one line why it cannot start, and ends with exit code 1", () =>
+    Effect.gen(function* () {
+      const data = yield* folder
+      const app = yield* AppProcess.start(data)
+      const { port } = new URL(app.url)
+      const [usedPort, usedFolder, badFlag] = yield* Effect.all(
+        [
+          runToEnd(["--port", port, "--data", yield* folder]),
+          runToEnd(["--port", "0", "--data", data]),
+          runToEnd(["--prot", "1"])
+        ],
+        { concurrency: "unbounded" }
+      )
+      const complaints = ({ output }: { readonly output: string }) =>
+        output.split("\n").filter((line) => line !== "" && !/^\[[\d:.]+\] INFO /.test(line))
+      assert.deepStrictEqual([usedPort.code, usedFolder.code, badFlag.code], [1, 1, 1])
+      assert.deepStrictEqual(complaints(usedPort), [
+        `trails: 127.0.0.1:${port} is in use by another program. Stop it, or choose another port with --port.`
+      ])
+      const [inUse, ...more] = complaints(usedFolder)
+      assert.match(String(inUse), /^trails: The data folder .* is in use by process \d+/)
+      assert.lengthOf(more, 0)
+      assert.match(badFlag.output, /^trails: [^\n]+--prot[^\n]+\n$/)
+      assert.strictEqual((yield* send(app.url)).status, 200)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("stops in order on SIGTERM, also while pages are open, and leaves nothing running", () =>
+    Effect.gen(function* () {
+      const data = yield* folder
+      const app = yield* AppProcess.start(data)
+      yield* watching(app.url)
+      yield* watching(app.url)
+      assert.isTrue(existsSync(join(data, "postmaster.pid")))
+      yield* app.signal("SIGTERM")
+      const [took, { code }] = yield* Effect.timed(app.ended)
+      assert.strictEqual(code, 0, app.output())
+      assert.isBelow(Duration.toMillis(took), 2000)
+      assert.isFalse(existsSync(join(data, "postmaster.pid")))
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("ends at once on a second signal", () =>
+    Effect.gen(function* () {
+      const app = yield* AppProcess.start(yield* folder)
+      yield* hanging(app.url)
+      yield* app.signal("SIGTERM")
+      // In real time: two signals within half a second are one, as a terminal may send Ctrl-C twice.
+      yield* Effect.sleep("700 millis")
+      yield* app.signal("SIGTERM")
+      const [took, { code }] = yield* Effect.timed(app.ended)
+      assert.strictEqual(code, 143, app.output())
+      assert.isBelow(Duration.toMillis(took), 700)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("gives up after a crash storm, and ends with exit code 1", () =>
+    Effect.gen(function* () {
+      const app = yield* AppProcess.start(yield* folder)
+      const storm = Effect.forever(Client.crash(app.url, "Trails/trail-cache"))
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(storm)))
+      assert.strictEqual((yield* app.ended).code, 1)
+      assert.include(app.output(), "Trails gave up")
+    }).pipe(Effect.scoped)
+  )
+})
