@@ -144,7 +144,7 @@ const make = Effect.fnUntraced(function* (name: string, options: Options<Readonl
     Deferred.doneUnsafe(runtime.ready, Exit.fail(new StartError({ path, reason: cause })))
   })
   yield* Deferred.await(runtime.ready)
-  return Context.makeUnsafe(runtime.handles())
+  return runtime.provided(Context.empty())
 })
 
 const findProblem = (

@@ -2,7 +2,7 @@
  * A child's cell: which of its instances, if any, callers reach now. It outlives every instance, so whoever holds a
  * handle to the child holds the cell.
  */
-import { Cause, Context, Effect, Exit, Fiber } from "effect"
+import { Cause, Context, Effect, Exit, type Fiber } from "effect"
 import { ChildUnavailable } from "../Child.ts"
 import { Process } from "../Process.ts"
 
@@ -24,24 +24,30 @@ export interface Instance {
   /** Why nothing may reach it any more. */
   gone: Gone | undefined
   /** Told once, when the instance is gone. */
-  readonly watchers: Set<(gone: Gone) => void>
+  watchers: Set<(gone: Gone) => void> | undefined
 }
 
 export const makeInstance = (incarnation: number, context: Context.Context<never>): Instance => ({
   incarnation,
   services: context.mapUnsafe,
   gone: undefined,
-  watchers: new Set()
+  watchers: undefined
 })
 
 /** Ends every call that is still running on the instance. */
 export const endInstance = (instance: Instance, gone: Gone): void => {
   if (instance.gone !== undefined) return
   instance.gone = gone
-  if (instance.watchers.size === 0) return
-  const watchers = Array.from(instance.watchers)
-  instance.watchers.clear()
-  for (const watcher of watchers) watcher(gone)
+  const { watchers } = instance
+  instance.watchers = undefined
+  watchers?.forEach((watcher) => watcher(gone))
+}
+
+/** Has a function told when the instance is gone, and returns how to take that back. */
+export const watchInstance = (instance: Instance, watcher: (gone: Gone) => void): (() => void) => {
+  const watchers = (instance.watchers ??= new Set())
+  watchers.add(watcher)
+  return () => watchers.delete(watcher)
 }
 
 /** The processes that are being stopped, or that were abandoned while they were. */
@@ -60,7 +66,7 @@ export class Cell {
   private held = false
   /** In a group that is being stopped: the instance whose turn has not come. */
   private leaving: Instance | undefined
-  private readonly waiters = new Set<(exit: Exit.Exit<Instance>) => void>()
+  private waiters: Set<(exit: Exit.Exit<Instance>) => void> | undefined
 
   constructor(path: string, whileDown: "wait" | "fail", patienceMillis: number) {
     this.path = path
@@ -96,7 +102,7 @@ export class Cell {
   close(gone: Gone): void {
     this.current = undefined
     this.closed ??= gone
-    if (this.waiters.size > 0) this.wake(unavailable(this.closed))
+    if (this.waiters !== undefined) this.wake(unavailable(this.closed))
   }
 
   /** The running instance: waited for while the child restarts, a defect when there is none to wait for. */
@@ -110,18 +116,18 @@ export class Cell {
       return unavailable({ path: this.path, reason: "restarting", cause: Cause.empty })
     }
     return Effect.callback<Instance>((resume) => {
-      this.waiters.add(resume)
+      const waiters = (this.waiters ??= new Set())
+      waiters.add(resume)
       return Effect.sync(() => {
-        this.waiters.delete(resume)
+        waiters.delete(resume)
       })
     })
   })
 
   private wake(exit: Exit.Exit<Instance>): void {
-    if (this.waiters.size === 0) return
-    const waiters = Array.from(this.waiters)
-    this.waiters.clear()
-    for (const resume of waiters) resume(exit)
+    const { waiters } = this
+    this.waiters = undefined
+    waiters?.forEach((resume) => resume(exit))
   }
 }
 
@@ -129,7 +135,8 @@ export class Cell {
  * Runs a call on an instance, and ends it with a defect when the instance is gone before it.
  *
  * The call has a fiber of its own, so that it can be left without leaving the caller; a call that never suspends costs
- * little more than running it.
+ * little more than running it. The instance's death ends the call of an uninterruptible caller as well: it could wait
+ * for ever for what is gone.
  */
 export const callOn = <A, E, R>(
   cell: Cell,
@@ -140,7 +147,8 @@ export const callOn = <A, E, R>(
 ): Effect.Effect<A, E> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
-      const fiber = Effect.runForkWith(context)(restore(call), { uninterruptible: true })
+      // Uninterruptible but for the call itself: what an interrupted call still brings to an end is its answer.
+      const fiber = Effect.runForkWith(context)(Effect.interruptible(call), { uninterruptible: true })
       const finished = fiber.pollUnsafe()
       if (finished !== undefined) {
         onEnd()
@@ -153,26 +161,32 @@ export const callOn = <A, E, R>(
 
 const await_ = <A, E>(cell: Cell, instance: Instance, fiber: Fiber.Fiber<A, E>): Effect.Effect<A, E> =>
   Effect.callback<A, E>((resume) => {
+    let tell = resume
     let left: Exit.Exit<never> | undefined
     let patience: Fiber.Fiber<void> | undefined
+    let unwatch = () => {}
     const leave = (gone: Gone): void => {
       const exit = unavailable(gone)
       left = exit
       fiber.interruptUnsafe()
-      if (fiber.pollUnsafe() !== undefined || cell.patienceMillis === Infinity) return
+      if (fiber.pollUnsafe() !== undefined) return
       patience = Effect.runForkWith(fiber.context)(
-        Effect.sync(() => resume(exit)).pipe(Effect.delay(cell.patienceMillis))
+        Effect.sync(() => tell(exit)).pipe(Effect.delay(cell.patienceMillis))
       )
     }
     fiber.addObserver((exit) => {
-      instance.watchers.delete(leave)
+      unwatch()
       patience?.interruptUnsafe()
-      resume(left !== undefined && Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? left : exit)
+      tell(left !== undefined && Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? left : exit)
     })
     if (instance.gone !== undefined) leave(instance.gone)
-    else if (fiber.pollUnsafe() === undefined) instance.watchers.add(leave)
-    return Effect.suspend(() => {
-      instance.watchers.delete(leave)
-      return Fiber.interrupt(fiber)
-    })
+    else if (fiber.pollUnsafe() === undefined) unwatch = watchInstance(instance, leave)
+    // A caller that is interrupted waits for the end of its call, but for no dead instance either.
+    return Effect.withFiber((caller) =>
+      Effect.callback<void>((ended) => {
+        tell = () => ended(Effect.void)
+        fiber.interruptUnsafe(caller.id)
+        if (fiber.pollUnsafe() !== undefined) ended(Effect.void)
+      })
+    )
   })

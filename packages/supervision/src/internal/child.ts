@@ -53,6 +53,16 @@ const leakedChildren = Metric.gauge("coppice_supervisor_leaked_children", {
   description: "instances that outlived their shutdown timeout and are still there"
 })
 
+/** A handle and the tag it is provided under. */
+interface Provided {
+  readonly tag: Context.Service<unknown, unknown>
+  readonly handle: unknown
+}
+
+const none: ReadonlyMap<string, Provided> = new Map()
+
+const defaultShutdownMillis = 5000
+
 export class ChildState {
   readonly spec: Any
   readonly node: Node
@@ -60,7 +70,7 @@ export class ChildState {
   readonly env: Environment
   /** Called with the end of a life that was up. */
   readonly onEnd: (child: ChildState, life: Life, exit: Exit.Exit<unknown, unknown>) => void
-  handles: ReadonlyMap<string, unknown> = new Map()
+  handles: ReadonlyMap<string, Provided> = none
   life: Life | undefined
   hasStarted = false
   backoff: Effect.Success<ReturnType<typeof Schedule.toStep<unknown, unknown, never, never>>> | undefined
@@ -74,7 +84,7 @@ export class ChildState {
     this.node.kill = (reason) => {
       if (this.life !== undefined) this.ended(this.life, Exit.die(reason))
     }
-    this.cell = new Cell(path, spec.options.whileDown ?? "wait", this.shutdownMillis ?? Infinity)
+    this.cell = new Cell(path, spec.options.whileDown ?? "wait", this.shutdownMillis ?? defaultShutdownMillis)
   }
 
   get path(): string {
@@ -87,7 +97,7 @@ export class ChildState {
     if (shutdown === "infinity") return undefined
     if (shutdown === "brutal_kill") return 0
     if (shutdown !== undefined) return Duration.toMillis(Duration.fromInputUnsafe(shutdown))
-    return this.node.kind === "supervisor" ? undefined : 5000
+    return this.node.kind === "supervisor" ? undefined : defaultShutdownMillis
   }
 
   now(): number {
@@ -117,7 +127,7 @@ export class ChildState {
    * Starts the next life: builds the layer in a fresh scope, given the services of the children before it. Fails with
    * the cause of whatever failed first; nothing of the life is left then.
    */
-  readonly start = (siblings: ReadonlyMap<string, unknown>): Effect.Effect<void, unknown> =>
+  readonly start = (siblings: Context.Context<never>): Effect.Effect<void, unknown> =>
     Effect.suspend(() => {
       const { env, node, spec } = this
       node.incarnation++
@@ -145,9 +155,7 @@ export class ChildState {
         spec.options.linkFibers === false
           ? Layer.forkMemoMapUnsafe(env.memoMap)
           : watch(env.memoMap, life.scope, onCrash, spec.start._tag === "Layer")
-      const services = new Map(env.context.mapUnsafe)
-      for (const [key, service] of siblings) services.set(key, service)
-      const context = Context.makeUnsafe<never>(services).pipe(
+      const context = siblings.pipe(
         Context.add(Process, process),
         Context.add(Scope.Scope, life.scope),
         Context.add(Layer.CurrentMemoMap, memoMap)
@@ -233,13 +241,13 @@ export class ChildState {
     life.instance = instance
     life.upSince = monotonicMillis(this.env.clock)
     this.hasStarted = true
-    this.cell.patienceMillis = this.shutdownMillis ?? Infinity
+    this.cell.patienceMillis = this.shutdownMillis ?? defaultShutdownMillis
     this.cell.up(instance)
-    if (this.handles.size < instance.services.size) {
+    if (this.handles.size < instance.services.size - 1) {
       const handles = new Map(this.handles)
       for (const [key, service] of instance.services) {
-        if (!handles.has(key) && key !== Layer.CurrentMemoMap.key)
-          handles.set(key, handle.make(this.cell, key, service))
+        if (handles.has(key) || key === Layer.CurrentMemoMap.key) continue
+        handles.set(key, { tag: Context.Service(key), handle: handle.make(this.cell, key, service) })
       }
       this.handles = handles
     }

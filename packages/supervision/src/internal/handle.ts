@@ -7,7 +7,7 @@
  */
 import { Cause, Context, Effect, Effectable, Exit, type Fiber, Stream } from "effect"
 import { ChildUnavailable } from "../Child.ts"
-import { callOn, type Cell, type Gone, type Instance, unavailable } from "./cell.ts"
+import { callOn, type Cell, type Gone, type Instance, unavailable, watchInstance } from "./cell.ts"
 
 /** The instance that an enclosing call of the same child has reached, for as long as that call runs. */
 interface Pin {
@@ -126,11 +126,18 @@ const call = (fiber: Fiber.Fiber<unknown, unknown>, door: Door, find: Find): Eff
   function guarded(instance: Instance): Effect.Effect<unknown, unknown> {
     const effect = run(instance)
     if (!door.guard || Exit.isExit(effect)) return effect
-    const pin: Pin = { cell: door.cell, instance, outer: pins, active: true }
+    const pin: Pin = { cell: door.cell, instance, outer: innermost(pins), active: true }
     return callOn(door.cell, instance, Context.add(fiber.context, Pins, pin), effect, () => {
       pin.active = false
     })
   }
+}
+
+// Calls that have ended bind nobody: a fiber that outlives them must not carry them on.
+const innermost = (pins: Pin | undefined): Pin | undefined => {
+  let pin = pins
+  while (pin !== undefined && !pin.active) pin = pin.outer
+  return pin
 }
 
 // --------------------------------------------------------------------------------------------------------------------
@@ -143,6 +150,7 @@ const lateStream = (door: Door, find: Find): Stream.Stream<unknown, unknown, unk
       let pin = yield* Pins
       while (pin !== undefined && !(pin.active && pin.cell === door.cell)) pin = pin.outer
       const instance = pin?.instance ?? (yield* door.cell.instance)
+      if (instance.gone !== undefined) return Stream.fromEffect(unavailable(instance.gone))
       const stream = find(instance)
       if (!Stream.isStream(stream)) return Stream.empty
       return Stream.interruptWhen(stream, untilGone(instance))
@@ -153,10 +161,7 @@ const untilGone = (instance: Instance): Effect.Effect<never> =>
   Effect.callback((resume) => {
     const leave = (gone: Gone) => resume(unavailable(gone))
     if (instance.gone !== undefined) return leave(instance.gone)
-    instance.watchers.add(leave)
-    return Effect.sync(() => {
-      instance.watchers.delete(leave)
-    })
+    return Effect.sync(watchInstance(instance, leave))
   })
 
 // --------------------------------------------------------------------------------------------------------------------

@@ -89,14 +89,14 @@ export class SupervisorRuntime {
     this.node.children = [...this.children.map((child) => child.node), ...others]
   }
 
-  /** What the children provide, or those before one of them: for a key that several provide, the last one's. */
-  handles(before?: ChildState): Map<string, unknown> {
-    const handles = new Map<string, unknown>()
+  /** The context with what the children provide, or those before one of them: of several for a key, the last one's. */
+  provided(context: Context.Context<never>, before?: ChildState): Context.Context<never> {
+    const services = new Map(context.mapUnsafe)
     for (const child of this.children) {
       if (child === before) break
-      for (const [key, handle] of child.handles) handles.set(key, handle)
+      for (const [key, { handle }] of child.handles) services.set(key, handle)
     }
-    return handles
+    return Context.makeUnsafe(services)
   }
 
   kill(reason: Killed): void {
@@ -277,13 +277,13 @@ export class SupervisorRuntime {
           : stop
       }
       if (trigger !== undefined) yield* self.backoff(trigger, exit)
-      const provided = self.handles(operation.children[0])
+      let context = self.provided(self.env.context, operation.children[0])
       for (const child of operation.children) {
         if (!self.removed.has(child)) {
           yield* child
-            .start(provided)
+            .start(context)
             .pipe(Effect.catchCause((cause) => Effect.fail<Failure>({ child, cause, final: false })))
-          for (const [key, handle] of child.handles) provided.set(key, handle)
+          for (const { handle, tag } of child.handles.values()) context = Context.add(context, tag, handle)
         }
         operation.started++
       }

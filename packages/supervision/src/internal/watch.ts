@@ -19,6 +19,9 @@ type Finalizer = (exit: Exit.Exit<unknown, unknown>) => ReturnType<Scope.State.O
 export const isCrash = (exit: Exit.Exit<unknown, unknown>): boolean =>
   Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
 
+const keeper = {}
+const keep = () => Exit.void
+
 const watched = new WeakSet<Scope.Scope>()
 
 // A scope keeps its finalizers in a Map, keyed by what they close: a fiber, a forked scope, or a fresh object.
@@ -53,7 +56,7 @@ const watchScope = (scope: Scope.Scope, onCrash: OnCrash, forksToo: boolean): vo
   watched.add(scope)
   const finalizers = new Watching(onCrash, forksToo)
   // A scope replaces the state of an emptied Map, so the Map must never be empty.
-  finalizers.set({}, () => Exit.void)
+  finalizers.set(keeper, keep)
   if (state._tag === "Open") {
     if (state.finalizer !== undefined) finalizers.set(state.finalizerKey ?? {}, state.finalizer)
     state.finalizers?.forEach((finalizer, key) => finalizers.set(key, finalizer))
@@ -74,22 +77,17 @@ export const watch = (parent: Layer.MemoMap, root: Scope.Scope, onCrash: OnCrash
       watchScope(s, onCrash, false)
     }
   }
-  const outer: Layer.MemoMap = Object.create(inner, {
-    get: {
-      value: (layer: Layer.Layer<unknown, unknown, unknown>, scope: Scope.Scope) => inner.get(layer, scope)
-    },
-    getOrElseMemoize: {
-      value: <ROut, E, RIn>(
-        layer: Layer.Layer<ROut, E, RIn>,
-        scope: Scope.Scope,
-        build: Parameters<typeof inner.getOrElseMemoize<RIn, E, ROut>>[2]
-      ) => {
-        watchAncestors(scope)
-        return inner.getOrElseMemoize(layer, scope, (_memoMap, own) => {
-          watchScope(own, onCrash, false)
-          return build(outer, own)
-        })
-      }
+  const outer: Layer.MemoMap = Object.assign(Object.create(inner), {
+    getOrElseMemoize: <ROut, E, RIn>(
+      layer: Layer.Layer<ROut, E, RIn>,
+      scope: Scope.Scope,
+      build: Parameters<typeof inner.getOrElseMemoize<RIn, E, ROut>>[2]
+    ) => {
+      watchAncestors(scope)
+      return inner.getOrElseMemoize(layer, scope, (_memoMap, own) => {
+        watchScope(own, onCrash, false)
+        return build(outer, own)
+      })
     }
   })
   return outer
