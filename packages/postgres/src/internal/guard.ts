@@ -76,13 +76,14 @@ export const passwordVariable = "COPPICE_PASSWORD"
  * The guard for unix. Its pipe moves from stdin to fd 4 (3 may be an inherited folder) and is closed for the server.
  * It says `created` and waits for a line before it starts the server, then says the server's process id. It repeats the
  * signal, because a program that has just started does not listen yet, and after four seconds leaves the rest of a
- * shutdown to the recovery of the next start. Nobody may be there to hear what it says.
+ * shutdown to the recovery of the next start. Nobody may be there to hear what it says. Signals to a whole service are
+ * not for the guard, which ends with the server.
  */
 const shell = `
 exec 4<&0 </dev/null
 signal=$1 run=$2 partial=$3 initdb=$4 folder=$5 flags=$6
 shift 6
-trap "" PIPE
+trap "" PIPE TERM HUP
 mkdir -m 700 "$run" || exit 1
 insist() {
   left=40
@@ -97,7 +98,7 @@ guard() {
   [ -z "$say" ] || echo $pid
   { read -r line <&4; insist; } >/dev/null 2>&1 & watch=$!
   wait $pid; code=$?
-  kill $watch 2>/dev/null
+  kill -9 $watch 2>/dev/null
 }
 finish() {
   rm -rf "$run" "$partial" 2>/dev/null
