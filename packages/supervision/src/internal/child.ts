@@ -1,5 +1,5 @@
 /** One child of a running supervisor: starting an instance of it, and stopping one. */
-import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Metric, Schedule, Scope } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Metric, type Schedule, Scope } from "effect"
 import type { Any, ChildUnavailable } from "../Child.ts"
 import { Process } from "../Process.ts"
 import { Cell, endInstance, type Instance, makeInstance, stopping } from "./cell.ts"

@@ -206,7 +206,7 @@ const invoke = (door: Door, findOwner: Find, key: PropertyKey | undefined, args:
   return typeof answer === "function" ? lateObject(door, find, answer) : late(door, find, answer)
 }
 
-const lateMethod = (door: Door, findOwner: Find, key: PropertyKey, value: Function): unknown => {
+const lateMethod = (door: Door, findOwner: Find, key: PropertyKey, value: object): unknown => {
   const method = (...args: ReadonlyArray<unknown>) => invoke(door, findOwner, key, args)
   return Object.keys(value).length === 0
     ? method

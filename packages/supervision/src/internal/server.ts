@@ -214,7 +214,7 @@ export class Server {
       effect = Exit.die(defect)
     }
     if (message.span === undefined && this.handlers.idle === undefined && isAnswer(message, effect)) {
-      this.settle(message, effect)
+      this.answer(message, effect)
       // Whatever came in while the handler ran is the loop's.
       if (this.mailboxLength === 0) {
         this.wake = wake
@@ -371,13 +371,19 @@ export class Server {
   }
 
   private settle(message: Message, exit: Exit.Exit<Outcome, unknown>): Effect.Effect<void, unknown> {
+    const end = this.answer(message, exit)
+    return end === undefined ? Exit.void : Exit.failCause(end)
+  }
+
+  /** Does what a handler has decided, and returns the cause when that is the server's end. */
+  private answer(message: Message, exit: Exit.Exit<Outcome, unknown>): Cause.Cause<unknown> | undefined {
     const { request } = message
     if (Exit.isFailure(exit)) {
       // A typed failure of a call is its answer; anything else is the server's end.
-      if (request === undefined || !exit.cause.reasons.every(Cause.isFailReason)) return Exit.failCause(exit.cause)
+      if (request === undefined || !exit.cause.reasons.every(Cause.isFailReason)) return exit.cause
       this.current = undefined
       request.settle(exit)
-      return Exit.void
+      return undefined
     }
     this.current = undefined
     const outcome = exit.value
@@ -399,7 +405,7 @@ export class Server {
     } else {
       this.state = outcome
     }
-    return Exit.void
+    return undefined
   }
 
   private park(): Effect.Effect<void, unknown, unknown> {
