@@ -57,9 +57,7 @@ const options = {
 } as const
 
 const port = (flag: string | undefined, variable: string | undefined): Effect.Effect<number, InvalidSettings> =>
-  flag === undefined && variable
-    ? number("PORT", variable, 0, 65_535)
-    : number("--port", flag ?? "4000", 0, 65_535)
+  flag === undefined && variable ? number("PORT", variable, 0, 65_535) : number("--port", flag ?? "4000", 0, 65_535)
 
 const number = (name: string, text: string, from: number, to: number): Effect.Effect<number, InvalidSettings> =>
   /^\d+$/.test(text) && Number(text) >= from && Number(text) <= to

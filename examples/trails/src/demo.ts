@@ -2,7 +2,7 @@
  * `npm run demo`: a session with the application, played against an instance of its own, in which nearly everything
  * crashes and nothing is lost. Tells what happens, and ends with exit code 1 if anything was lost after all.
  */
-import { NodeRuntime } from "@effect/platform-node"
+import { runMain } from "@effect/platform-node/NodeRuntime"
 import { Deferred, Duration, Effect, Fiber } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -141,7 +141,7 @@ const allThere = Effect.fnUntraced(function* (client: Client.Client, id: TrailId
   check(`${there} of ${acknowledged.size} acknowledged pages are there`, there === acknowledged.size)
 })
 
-NodeRuntime.runMain(
+runMain(
   Effect.tap(story, () =>
     Effect.sync(() => {
       if (!end()) process.exitCode = 1

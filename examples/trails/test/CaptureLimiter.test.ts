@@ -43,9 +43,7 @@ describe("CaptureLimiter", () => {
   it.effect("forgets its counts in a crash, and refuses nobody because of it", () =>
     Effect.gen(function* () {
       assert.strictEqual(yield* takes(ada, 6), 6)
-      const waiting = yield* Effect.forEach(Array.from({ length: 5 }), () =>
-        Effect.forkChild(CaptureLimiter.take(ada))
-      )
+      const waiting = yield* Effect.forEach(Array.from({ length: 5 }), () => Effect.forkChild(CaptureLimiter.take(ada)))
       yield* Tree.kill("App/capture-limiter")
       for (const exit of yield* Effect.forEach(waiting, Fiber.await)) assert.isTrue(Exit.isSuccess(exit))
       assert.isAtLeast(yield* takes(ada, 6), 1)

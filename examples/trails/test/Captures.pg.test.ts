@@ -12,11 +12,14 @@ layer(Domain)("Captures", (it) => {
       const { owner, trail } = yield* newTrail
       const capture = (input: unknown) => captures.capture(owner, trail.id, input)
       const page = yield* capture({ url: " HTTPS://Example.org:443/a b?q=ü#part ", title: "  A page ", trailId: "x" })
-      assert.deepInclude({ ...page }, {
-        url: "https://example.org/a%20b?q=%C3%BC",
-        title: "A page",
-        trailId: trail.id
-      })
+      assert.deepInclude(
+        { ...page },
+        {
+          url: "https://example.org/a%20b?q=%C3%BC",
+          title: "A page",
+          trailId: trail.id
+        }
+      )
       assert.isNull((yield* capture({ url: "http://example.org" })).title)
       assert.isNull((yield* capture({ url: "http://example.org/blank", title: "  " })).title)
     })
@@ -31,7 +34,15 @@ layer(Domain)("Captures", (it) => {
           error._tag === "ValidationError" ? error.fields : error
         )
       const noAddress = ["must be an http or https address"] as const
-      for (const url of ["", "example.org", "javascript:alert(1)", "JavaScript:alert(1)", " data:text/html,x", "ftp://x", "//x"]) {
+      for (const url of [
+        "",
+        "example.org",
+        "javascript:alert(1)",
+        "JavaScript:alert(1)",
+        " data:text/html,x",
+        "ftp://x",
+        "//x"
+      ]) {
         assert.deepStrictEqual(yield* fieldsOf({ url }), { url: noAddress }, url)
       }
       assert.deepStrictEqual(yield* fieldsOf({ url: "x", title: "y".repeat(301) }), {
@@ -127,12 +138,14 @@ layer(Domain)("Captures", (it) => {
       const { owner, trail } = yield* newTrail
       const captured = yield* Deferred.make<void>()
       const commit = yield* Deferred.make<void>()
-      const capturing = yield* captures.capture(owner, trail.id, { url: "https://example.org/" }).pipe(
-        Effect.andThen(Deferred.succeed(captured, undefined)),
-        Effect.andThen(Deferred.await(commit)),
-        sql.withTransaction,
-        Effect.forkChild
-      )
+      const capturing = yield* captures
+        .capture(owner, trail.id, { url: "https://example.org/" })
+        .pipe(
+          Effect.andThen(Deferred.succeed(captured, undefined)),
+          Effect.andThen(Deferred.await(commit)),
+          sql.withTransaction,
+          Effect.forkChild
+        )
       yield* Deferred.await(captured)
       const pausing = yield* Effect.forkChild(trails.pause(owner, trail.id))
       // The pause is seen to wait by the database itself.

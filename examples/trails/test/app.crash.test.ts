@@ -1,17 +1,21 @@
-import { assert, describe, it } from "@effect/vitest"
+import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber } from "effect"
 import { existsSync, mkdtempSync, rmSync } from "node:fs"
 import { get, request } from "node:http"
+import { createServer, type Server } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as AppProcess from "../src/demo/AppProcess.ts"
 import * as Client from "../src/demo/Client.ts"
 import { send } from "./fixtures/http.ts"
 
-const folder = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "trails-test-"))),
-  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
-)
+// One folder for all: each test comes upon the data that the one before left, in whatever way it ended.
+const data = mkdtempSync(join(tmpdir(), "trails-test-"))
+afterAll(() => rmSync(data, { recursive: true, force: true }))
+
+let trails = 0
+const newTrail = (client: Client.Client) =>
+  Effect.map(client.trails.create({ payload: { name: `Ridge ${++trails}` } }), ({ id }) => id)
 
 const unlimited = ["--captures-per-minute", "1000000"]
 
@@ -22,6 +26,24 @@ const runToEnd = (args: ReadonlyArray<string>) =>
     const { code } = yield* running.ended
     return { code, output: running.output() }
   }).pipe(Effect.scoped)
+
+/** What was printed besides the log of a start that went well so far. */
+const complaints = ({ output }: { readonly output: string }) =>
+  output.split("\n").filter((line) => line !== "" && !/^\[[\d:.]+\] INFO /.test(line))
+
+/** A port on which somebody else listens. */
+const occupiedPort = Effect.acquireRelease(
+  Effect.callback<Server>((resume) => {
+    const server = createServer()
+    server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+  }),
+  (server) => Effect.sync(() => server.close())
+).pipe(
+  Effect.map((server) => {
+    const address = server.address()
+    return typeof address === "object" && address !== null ? address.port : 0
+  })
+)
 
 /** A request that began and does not come to its end. */
 const hanging = (url: string) =>
@@ -56,10 +78,9 @@ const watching = (url: string) =>
 describe("the application", () => {
   it.live("has every acknowledged capture after a kill -9 under 50 concurrent writers", () =>
     Effect.gen(function* () {
-      const data = yield* folder
       const app = yield* AppProcess.start(data, unlimited)
       const client = yield* Client.make(app.url)
-      const { id } = yield* client.trails.create({ payload: { name: "Ridge" } })
+      const id = yield* newTrail(client)
       const acknowledged: Array<string> = []
       const write = (writer: number) =>
         Effect.gen(function* () {
@@ -67,7 +88,7 @@ describe("the application", () => {
             const url = `https://example.org/${writer}/${n}`
             yield* client.captures.capture({ params: { id }, payload: { url } })
             acknowledged.push(url)
-            if (acknowledged.length === 300) yield* app.signal("SIGKILL")
+            if (acknowledged.length === 150) yield* app.signal("SIGKILL")
           }
         })
       const writers = yield* Effect.forEach(Array.from({ length: 50 }), (_, writer) =>
@@ -75,7 +96,7 @@ describe("the application", () => {
       )
       yield* Effect.forEach(writers, Fiber.join)
       assert.strictEqual((yield* app.ended).signal, "SIGKILL")
-      assert.isAtLeast(acknowledged.length, 300)
+      assert.isAtLeast(acknowledged.length, 150)
 
       const again = yield* AppProcess.start(data, unlimited)
       const there = yield* Client.allUrls(yield* Client.make(again.url), id)
@@ -90,13 +111,13 @@ describe("the application", () => {
 
   it.live("has every acknowledged capture when its database crashes under 50 writers, and goes on", () =>
     Effect.gen(function* () {
-      const app = yield* AppProcess.start(yield* folder, unlimited)
+      const app = yield* AppProcess.start(data, unlimited)
       const client = yield* Client.make(app.url)
-      const { id } = yield* client.trails.create({ payload: { name: "Ridge" } })
-      const urls = Array.from({ length: 500 }, (_, n) => `https://example.org/${n}`)
+      const id = yield* newTrail(client)
+      const urls = Array.from({ length: 300 }, (_, n) => `https://example.org/${n}`)
       let crashed = false
       const acknowledged = yield* Client.captureAll(client, id, urls, 50, (count) => {
-        if (count < 100 || crashed) return
+        if (count < 60 || crashed) return
         crashed = true
         Effect.runFork(Client.crash(app.url, "Trails/database"))
       })
@@ -112,26 +133,16 @@ describe("the application", () => {
 
   it.live("says in one line why it cannot start, and ends with exit code 1", () =>
     Effect.gen(function* () {
-      const data = yield* folder
+      const port = yield* occupiedPort
+      const usedPort = yield* runToEnd(["--port", String(port), "--data", data])
       const app = yield* AppProcess.start(data)
-      const { port } = new URL(app.url)
-      const [usedPort, usedFolder, badFlag] = yield* Effect.all(
-        [
-          runToEnd(["--port", port, "--data", yield* folder]),
-          runToEnd(["--port", "0", "--data", data]),
-          runToEnd(["--prot", "1"])
-        ],
-        { concurrency: "unbounded" }
-      )
-      const complaints = ({ output }: { readonly output: string }) =>
-        output.split("\n").filter((line) => line !== "" && !/^\[[\d:.]+\] INFO /.test(line))
+      const usedFolder = yield* runToEnd(["--port", "0", "--data", data])
+      const badFlag = yield* runToEnd(["--prot", "1"])
       assert.deepStrictEqual([usedPort.code, usedFolder.code, badFlag.code], [1, 1, 1])
       assert.deepStrictEqual(complaints(usedPort), [
         `trails: 127.0.0.1:${port} is in use by another program. Stop it, or choose another port with --port.`
       ])
-      const [inUse, ...more] = complaints(usedFolder)
-      assert.match(String(inUse), /^trails: The data folder .* is in use by process \d+/)
-      assert.lengthOf(more, 0)
+      assert.match(complaints(usedFolder).join("\n"), /^trails: The data folder .* is in use by process \d+.*$/)
       assert.match(badFlag.output, /^trails: [^\n]+--prot[^\n]+\n$/)
       assert.strictEqual((yield* send(app.url)).status, 200)
     }).pipe(Effect.scoped)
@@ -139,7 +150,6 @@ describe("the application", () => {
 
   it.live("stops in order on SIGTERM, also while pages are open, and leaves nothing running", () =>
     Effect.gen(function* () {
-      const data = yield* folder
       const app = yield* AppProcess.start(data)
       yield* watching(app.url)
       yield* watching(app.url)
@@ -154,7 +164,7 @@ describe("the application", () => {
 
   it.live("ends at once on a second signal", () =>
     Effect.gen(function* () {
-      const app = yield* AppProcess.start(yield* folder)
+      const app = yield* AppProcess.start(data)
       yield* hanging(app.url)
       yield* app.signal("SIGTERM")
       // In real time: two signals within half a second are one, as a terminal may send Ctrl-C twice.
@@ -168,7 +178,7 @@ describe("the application", () => {
 
   it.live("gives up after a crash storm, and ends with exit code 1", () =>
     Effect.gen(function* () {
-      const app = yield* AppProcess.start(yield* folder)
+      const app = yield* AppProcess.start(data)
       const storm = Effect.forever(Client.crash(app.url, "Trails/trail-cache"))
       assert.isTrue(Exit.isFailure(yield* Effect.exit(storm)))
       assert.strictEqual((yield* app.ended).code, 1)

@@ -2,7 +2,7 @@ import { Tree } from "@coppice/supervision"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Schedule } from "effect"
 import { get, type IncomingMessage } from "node:http"
-import { Application, ask, askAs, baseUrl, newTrail } from "./fixtures/app.ts"
+import { application, ask, askAs, baseUrl, newTrail } from "./fixtures/app.ts"
 import { countPages } from "./fixtures/domain.ts"
 import { form, json } from "./fixtures/http.ts"
 
@@ -35,7 +35,7 @@ const running = (path: string) =>
 
 const crash = (path: string) => ask("/processes/crash", form({ path }))
 
-layer(Application, { excludeTestServices: true })("The panel of processes", (it) => {
+layer(application(), { excludeTestServices: true })("The panel of processes", (it) => {
   it.effect("shows every process, and crashes one at the press of a button", () =>
     Effect.gen(function* () {
       const { page, user } = yield* newTrail
@@ -76,7 +76,7 @@ layer(Application, { excludeTestServices: true })("The panel of processes", (it)
   )
 })
 
-layer(Application, { excludeTestServices: true })("A crash by the panel", (it) => {
+layer(application(), { excludeTestServices: true })("A crash by the panel", (it) => {
   it.effect("leads back to pages of this server only", () =>
     Effect.gen(function* () {
       for (const trail of ["//evil.example", "https://evil.example", "x\r\nset-cookie: a=b"]) {
@@ -88,7 +88,7 @@ layer(Application, { excludeTestServices: true })("A crash by the panel", (it) =
   )
 })
 
-layer(Application, { excludeTestServices: true })("While processes crash", (it) => {
+layer(application(), { excludeTestServices: true })("While processes crash", (it) => {
   it.effect("50 concurrent reads are all answered right, although the cache crashes among them", () =>
     Effect.gen(function* () {
       const trails = yield* Effect.all(Array.from({ length: 5 }, () => newTrail))
@@ -134,7 +134,7 @@ layer(Application, { excludeTestServices: true })("While processes crash", (it) 
   )
 })
 
-layer(Application, { excludeTestServices: true })("When the database crashes", (it) => {
+layer(application(), { excludeTestServices: true })("When the database crashes", (it) => {
   it.effect("every acknowledged capture is there, and the application serves again", () =>
     Effect.gen(function* () {
       const { api, id, user } = yield* newTrail
@@ -163,7 +163,7 @@ layer(Application, { excludeTestServices: true })("When the database crashes", (
   )
 })
 
-layer(Application, { excludeTestServices: true })("When the application stops", (it) => {
+layer(application(), { excludeTestServices: true })("When the application stops", (it) => {
   it.effect("live panels end at once, and whoever watches comes back to a server that crashed", () =>
     Effect.gen(function* () {
       const { ended, state } = yield* panel

@@ -110,8 +110,8 @@ const launch = (args: ReadonlyArray<string>): ChildProcess => {
   return spawn(
     process.execPath,
     [
+      // Node itself takes the types out of the sources.
       "--conditions=@coppice/source",
-      "--import=tsx",
       // Should this process be killed, the application follows.
       "--import=./scripts/stop-with-parent.mjs",
       "examples/trails/src/main.ts",

@@ -1,5 +1,5 @@
 /** The web server: pages for people, JSON for programs, and the live panel. */
-import { NodeHttpServer } from "@effect/platform-node"
+import { layer as layerNodeServer } from "@effect/platform-node/NodeHttpServer"
 import { Effect, Layer, Schema } from "effect"
 import { HttpRouter } from "effect/http"
 import { createServer } from "node:http"
@@ -53,7 +53,7 @@ export const layer = ({ host, port }: Options) => {
     Live.layer(local),
     Assets.layer
   )
-  const server = NodeHttpServer.layer(createServer, { host, port, gracefulShutdownTimeout: "2 seconds" }).pipe(
+  const server = layerNodeServer(createServer, { host, port, gracefulShutdownTimeout: "2 seconds" }).pipe(
     Layer.catchTag("ServeError", ({ cause }) =>
       Layer.effectContext<unknown, CannotListen, never>(new CannotListen({ host, port, cause }))
     )
