@@ -10,7 +10,7 @@ export type PageId = typeof PageId.Type
  * An address as the URL standard writes it (host in lower case, no default port), without the fragment: two spellings
  * of one page are one page. Only `http` and `https`, so it may stand in a link.
  */
-export const PageUrl = Schema.String.pipe(
+const PageUrl = Schema.String.pipe(
   Schema.decode({
     decode: SchemaGetter.transformEffect((text: string) => {
       const url = normalize(text)

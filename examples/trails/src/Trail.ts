@@ -11,7 +11,7 @@ export const TrailStatus = Transition.make({ active: ["paused"], paused: ["activ
 export type TrailStatus = (typeof TrailStatus.schema)["Type"]
 
 /** What a trail may be called: surrounding space is dropped. */
-export const TrailName = Schema.Trim.check(
+const TrailName = Schema.Trim.check(
   Schema.isNonEmpty({ message: "must not be empty" }),
   Schema.isMaxLength(80, { message: "must be no longer than 80 characters" })
 )

@@ -12,7 +12,7 @@ import { TrailEvents } from "./TrailEvents.ts"
 import { UserId } from "./User.ts"
 
 /** How many trails `list` gives at most: the newest. */
-export const listLimit = 100
+const listLimit = 100
 
 export class Trails extends Context.Service<
   Trails,

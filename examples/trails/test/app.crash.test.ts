@@ -1,5 +1,5 @@
 import { afterAll, assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber } from "effect"
 import { existsSync, mkdtempSync, rmSync } from "node:fs"
 import { get, request } from "node:http"
 import { createServer, type Server } from "node:net"
@@ -115,12 +115,15 @@ describe("the application", () => {
       const client = yield* Client.make(app.url)
       const id = yield* newTrail(client)
       const urls = Array.from({ length: 300 }, (_, n) => `https://example.org/${n}`)
-      let crashed = false
-      const acknowledged = yield* Client.captureAll(client, id, urls, 50, (count) => {
-        if (count < 60 || crashed) return
-        crashed = true
-        Effect.runFork(Client.crash(app.url, "Trails/database"))
-      })
+      const some = yield* Deferred.make<void>()
+      const captures = yield* Effect.forkChild(
+        Client.captureAll(client, id, urls, 50, (count) => {
+          if (count >= 60) Deferred.doneUnsafe(some, Effect.void)
+        })
+      )
+      yield* Deferred.await(some)
+      yield* Client.crash(app.url, "Trails/database")
+      const acknowledged = yield* Fiber.join(captures)
       const there = yield* Client.allUrls(client, id)
       assert.deepStrictEqual(
         acknowledged.filter((url) => !there.has(url)),

@@ -90,7 +90,7 @@ const answer = (
   request.url.startsWith("/api/") ? HttpServerRespondable.toResponse(problem) : Effect.succeed(page(problem))
 
 /** A problem as a page for people. */
-export const page = (problem: Problem.Any): HttpServerResponse.HttpServerResponse =>
+const page = (problem: Problem.Any): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.text(views.failure({ title: problem.title, detail: problem.detail }).markup, {
     status: problem.status,
     contentType: "text/html; charset=utf-8"

@@ -40,8 +40,7 @@ export const link = (address: string, text: string): Html =>
     ? html`<a href="${address}" rel="noopener noreferrer nofollow">${text}</a>`
     : html`${text}`
 
-export const escape = (text: string): string =>
-  text.replace(/[&<>"'`]/g, (character) => `&#${character.charCodeAt(0)};`)
+const escape = (text: string): string => text.replace(/[&<>"'`]/g, (character) => `&#${character.charCodeAt(0)};`)
 
 const render = (content: Content): string => {
   if (content === undefined || content === null || content === false) return ""

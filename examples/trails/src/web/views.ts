@@ -36,7 +36,7 @@ export const home = (props: {
     main: html`
       <div class="head"><h1>Your trails</h1></div>
       <p class="facts">A trail keeps web pages together. Pause it when it is complete.</p>
-      <form class="card actions" method="post" action="/trails">
+      <form class="card" method="post" action="/trails">
         <div class="fields fields-short">
           ${field({ name: "name", label: "Name of a new trail", form: props.form })}
           <button>Start</button>
@@ -104,6 +104,7 @@ export const trail = (props: {
           ${field({ name: "title", label: "Title (optional)", form: capture })}
           <button>Capture</button>
         </div>
+        ${trail.status === "paused" && html`<p class="hint">Paused: captures are refused until the trail is resumed.</p>`}
       </form>
       ${
         pages.length === 0
