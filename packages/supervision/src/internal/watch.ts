@@ -15,9 +15,13 @@ import { Cause, Exit, Fiber, Layer, type Scope } from "effect"
 type OnCrash = (exit: Exit.Exit<unknown, unknown>) => void
 type Finalizer = (exit: Exit.Exit<unknown, unknown>) => ReturnType<Scope.State.Open["finalizer"] & {}>
 
-/** Whether an exit is abnormal: anything but success and plain interruption. */
+/** Whether an exit is abnormal: anything but success, plain interruption, and the end of a stream or queue. */
 export const isCrash = (exit: Exit.Exit<unknown, unknown>): boolean =>
-  Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
+  Exit.isFailure(exit) && (exit.cause.reasons.length === 0 || !exit.cause.reasons.every(isOrderly))
+
+// The inner fibers of a stream that is pulled fail with `Done` when it ends.
+const isOrderly = (reason: Cause.Reason<unknown>): boolean =>
+  Cause.isInterruptReason(reason) || (Cause.isFailReason(reason) && Cause.isDone(reason.error))
 
 const keeper = {}
 const keep = () => Exit.void
