@@ -5,7 +5,7 @@
  * tokens come back. The counts are not worth keeping: a crash forgets them, and a capture is never refused because of one.
  */
 import { GenServer } from "@coppice/supervision"
-import { Duration, Effect, Layer, Schema } from "effect"
+import { Duration, Effect, Schema } from "effect"
 import { RateLimiter } from "effect/persistence"
 import type { UserId } from "./User.ts"
 
@@ -13,6 +13,8 @@ import type { UserId } from "./User.ts"
 export interface Options {
   /** Captures of one user. Defaults to 60. */
   readonly perMinute?: number | undefined
+  /** How many users are counted at a time; with one more, all counts start anew. Defaults to 10,000. */
+  readonly maxUsers?: number | undefined
 }
 
 /** The user has captured too many pages lately. */
@@ -28,6 +30,7 @@ export class TooManyCaptures extends Schema.TaggedError<TooManyCaptures>()("TooM
 
 interface State {
   readonly perMinute: number
+  readonly maxUsers: number
   readonly limiter: RateLimiter.RateLimiter
   /** Whose counts the limiter holds. */
   readonly users: Set<UserId>
@@ -37,14 +40,16 @@ export class CaptureLimiter extends GenServer.Service<CaptureLimiter>()("trails/
   init: (options: Options = {}) =>
     Effect.map(makeLimiter, (limiter): State => ({
       perMinute: options.perMinute ?? 60,
+      maxUsers: options.maxUsers ?? 10_000,
       limiter,
       users: new Set()
     })),
   calls: {
     take: (before, user: UserId) =>
       Effect.gen(function* () {
-        const state =
-          before.users.size < maxUsers ? before : { ...before, limiter: yield* makeLimiter, users: new Set<UserId>() }
+        // The store never drops a count by itself.
+        const isFull = before.users.size >= before.maxUsers && !before.users.has(user)
+        const state = isFull ? { ...before, limiter: yield* makeLimiter, users: new Set<UserId>() } : before
         state.users.add(user)
         const { limiter, perMinute } = state
         const bucket = { algorithm: "token-bucket", limit: perMinute, window: "1 minute" } as const
@@ -72,8 +77,4 @@ export const take = (user: UserId): Effect.Effect<void, TooManyCaptures, Capture
     Effect.logWarning("a capture was not counted", error)
   )
 
-/** The store never drops a count by itself: so many users, and all counts start anew. */
-const maxUsers = 10_000
-
-// Fresh, because a layer is otherwise built once and shared, and the counts would outlive the process.
-const makeLimiter = Effect.provide(RateLimiter.make, Layer.fresh(RateLimiter.layerStoreMemory))
+const makeLimiter = Effect.provide(RateLimiter.make, RateLimiter.layerStoreMemory)

@@ -40,6 +40,9 @@ export const parse = (
       catch: (error) => new InvalidSettings({ problem: firstSentence(error) })
     })
     if (values.help) return "help"
+    for (const name of ["host", "data"] as const) {
+      if (values[name] === "") return yield* new InvalidSettings({ problem: `--${name} must not be empty` })
+    }
     return {
       host: values.host ?? "127.0.0.1",
       port: yield* port(values.port, env["PORT"]),

@@ -9,7 +9,7 @@ const [ada, grace] = [UserId.make(1), UserId.make(2)]
 
 const App = Supervisor.layer("App", {
   strategy: "one_for_one",
-  children: [Child.layer("capture-limiter", CaptureLimiter.CaptureLimiter.layer({ perMinute: 6 }))]
+  children: [Child.layer("capture-limiter", CaptureLimiter.CaptureLimiter.layer({ perMinute: 6, maxUsers: 2 }))]
 }).pipe(Layer.provideMerge(Tree.layer), Layer.provide(Layer.succeed(References.MinimumLogLevel, "None")))
 
 const takes = (user: UserId, count: number) =>
@@ -37,6 +37,15 @@ describe("CaptureLimiter", () => {
     Effect.gen(function* () {
       assert.strictEqual(yield* takes(ada, 10), 6)
       assert.strictEqual(yield* takes(grace, 10), 6)
+    }).pipe(Effect.provide(App))
+  )
+
+  it.effect("keeps no more counts than it has room for: a user too many, and all are forgotten", () =>
+    Effect.gen(function* () {
+      for (const user of [ada, grace, ada]) yield* takes(user, 6)
+      assert.strictEqual(yield* takes(grace, 1), 0)
+      assert.strictEqual(yield* takes(UserId.make(3), 10), 6)
+      assert.strictEqual(yield* takes(ada, 10), 6)
     }).pipe(Effect.provide(App))
   )
 

@@ -32,6 +32,8 @@ describe("Settings", () => {
         [["--port"], {}],
         [["--prot", "4001"], {}],
         [["4001"], {}],
+        [["--host", ""], {}],
+        [["--data="], {}],
         [["--captures-per-minute", "0"], {}],
         [[], { PORT: "x" }]
       ] as const) {
