@@ -1,6 +1,7 @@
 /** The database of the application: Postgres, with its schema up to date and something in it to look at. */
 import { Postgres } from "@coppice/postgres"
 import { Layer, String } from "effect"
+import { join } from "node:path"
 import * as Migrations from "./migrations/index.ts"
 import * as Seed from "./Seed.ts"
 
@@ -10,9 +11,9 @@ export const names = {
   transformResultNames: String.snakeToCamel
 } as const
 
-/** `DATABASE_URL` if it is set, else a server of our own with its data in the folder. */
-export const layer = (dataDir: string) =>
+/** `DATABASE_URL` if it is set, else a server of our own with its files in `postgres` in the folder. */
+export const layer = (folder: string) =>
   Layer.effectDiscard(Seed.run).pipe(
     Layer.provideMerge(Layer.effectDiscard(Migrations.run)),
-    Layer.provideMerge(Postgres.layerWith({ dataDir, pool: names }))
+    Layer.provideMerge(Postgres.layerWith({ dataDir: join(folder, "postgres"), pool: names }))
   )
