@@ -104,10 +104,12 @@ export const monitor = (path: string): Effect.Effect<Effect.Effect<Down>, never,
 const reasonOf = (exit: Exit.Exit<unknown, unknown>, stopped: boolean): Down["reason"] => {
   if (stopped) return "shutdown"
   if (Exit.isSuccess(exit)) return "normal"
-  return exit.cause.reasons.some((reason) => Cause.isDieReason(reason) && isKilled(reason.defect))
+  return exit.cause.reasons.some((reason) => isKilled(Cause.isDieReason(reason) ? reason.defect : failureOf(reason)))
     ? "killed"
     : "crashed"
 }
+
+const failureOf = (reason: Cause.Reason<unknown>): unknown => (Cause.isFailReason(reason) ? reason.error : undefined)
 
 const isKilled = (defect: unknown): defect is Killed =>
   typeof defect === "object" && defect !== null && "_tag" in defect && defect._tag === "Killed"

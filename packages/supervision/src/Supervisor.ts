@@ -129,7 +129,7 @@ const make = Effect.fnUntraced(function* (name: string, options: Options<Readonl
     return yield* new StartError({ path, reason: Cause.fail(new InvalidOptions({ path, problem })) })
   }
   const mailbox = yield* Queue.unbounded<Parameters<SupervisorRuntime["receive"]>[0]>()
-  const { node, unregister } = register(env, name, options.strategy)
+  const { ended, node, unregister } = register(env, name, options.strategy)
   yield* Effect.addFinalizer(() => Effect.sync(unregister))
   const runtime = new SupervisorRuntime(env, mailbox, node, {
     strategy: options.strategy,
@@ -141,7 +141,8 @@ const make = Effect.fnUntraced(function* (name: string, options: Options<Readonl
   const loop = yield* Effect.forkScoped(runtime.run)
   loop.addObserver((exit) => {
     const cause = Exit.isFailure(exit) ? exit.cause : Cause.empty
-    Deferred.doneUnsafe(runtime.ready, Exit.fail(new StartError({ path, reason: cause })))
+    Deferred.doneUnsafe(runtime.ready, Exit.fail(new StartError({ path: node.path, reason: cause })))
+    if (!Cause.hasInterruptsOnly(cause)) ended(exit)
   })
   yield* Deferred.await(runtime.ready)
   return runtime.provided(Context.empty())

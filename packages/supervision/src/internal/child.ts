@@ -5,7 +5,7 @@ import { Process } from "../Process.ts"
 import { Cell, endInstance, type Instance, makeInstance, stopping } from "./cell.ts"
 import { StartTimeout } from "./errors.ts"
 import * as handle from "./handle.ts"
-import { CurrentRegistry, makeNode, type Node, publish, type Registry } from "./nodes.ts"
+import { CurrentRegistry, makeNode, type Node, publish, type Registry, tellEnd } from "./nodes.ts"
 import { isCrash, watch } from "./watch.ts"
 
 /** What the children of one supervisor share. */
@@ -352,9 +352,7 @@ export class ChildState {
     node.report = undefined
     node.startedAt = undefined
     this.endCalls(life, exit, reason)
-    const monitors = node.monitors
-    node.monitors = undefined
-    monitors?.forEach((tell) => tell(life.end ?? exit, life.end === undefined))
+    tellEnd(node, life.end ?? exit, life.end === undefined)
     publish(this.env.registry, { _tag: "Stopped", path: this.path, at: this.now() })
     return closed !== undefined && isCrash(closed)
       ? this.logging("Warn", "child's finalizers failed", closed)

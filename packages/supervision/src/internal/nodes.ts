@@ -75,6 +75,13 @@ export const makeNode = (path: string, id: string): Node => ({
   kill: undefined
 })
 
+/** Tells the monitors of a process, once, that it has ended. */
+export const tellEnd = (node: Node, exit: Exit.Exit<unknown, unknown>, stopped: boolean): void => {
+  const { monitors } = node
+  node.monitors = undefined
+  monitors?.forEach((tell) => tell(exit, stopped))
+}
+
 export const find = (nodes: ReadonlyArray<Node>, path: string): Node | undefined => {
   for (const node of nodes) {
     if (node.path === path) return node
@@ -93,9 +100,9 @@ export const publish = (registry: Registry, event: Event): void => {
   for (const listener of registry.listeners) listener(event)
 }
 
-/** A path that no other root has: two trees of one name are told apart by a number. */
-export const rootPath = (registry: Registry, name: string): string => {
-  let path = name
-  for (let n = 2; registry.roots.some((root) => root.path === path); n++) path = `${name}~${n}`
+/** A path that none of the nodes has: two trees of one name are told apart by a number. */
+export const freePath = (nodes: ReadonlyArray<Node>, wanted: string): string => {
+  let path = wanted
+  for (let n = 2; nodes.some((node) => node.path === path); n++) path = `${wanted}~${n}`
   return path
 }

@@ -10,7 +10,7 @@ import { Process } from "../Process.ts"
 import { ChildState, type Environment, type Life, monotonicMillis } from "./child.ts"
 import { MaxRestartsExceeded, StartError } from "./errors.ts"
 import { addRestart, type Intensity } from "./intensity.ts"
-import { find, type Killed, makeNode, type Node, publish, rootPath } from "./nodes.ts"
+import { find, freePath, type Killed, makeNode, type Node, publish, tellEnd } from "./nodes.ts"
 
 export interface Options {
   readonly strategy: "one_for_one" | "one_for_all" | "rest_for_one"
@@ -363,51 +363,55 @@ const startError = (path: string, cause: Cause.Cause<unknown>): StartError => {
     : new StartError({ path, reason: cause })
 }
 
+/** A supervisor's place in the tree. */
+export interface Registration {
+  readonly node: Node
+  /** Called when the supervisor has ended by itself. */
+  readonly ended: (exit: Exit.Exit<unknown, unknown>) => void
+  /** Called when its layer is closed. */
+  readonly unregister: () => void
+}
+
 /** Registers a supervisor in the tree: below the process whose layer it is in, else as a root. */
-export const register = (
-  env: Environment,
-  name: string,
-  strategy: Options["strategy"]
-): { readonly node: Node; readonly unregister: () => void } => {
+export const register = (env: Environment, name: string, strategy: Options["strategy"]): Registration => {
   const process = Context.getOrUndefined(env.context, Process)
   const parent = process === undefined ? undefined : find(env.registry.roots, process.path)
-  if (parent === undefined) {
-    const node = makeNode(rootPath(env.registry, name), name)
-    Object.assign(node, {
-      kind: "supervisor",
-      name,
-      strategy,
-      status: "running",
-      incarnation: 1,
-      startedAt: env.clock.currentTimeMillisUnsafe()
-    })
-    env.registry.roots.push(node)
-    return {
-      node,
-      unregister: () => {
-        env.registry.roots.splice(env.registry.roots.indexOf(node), 1)
-      }
-    }
-  }
-  if (parent.kind === "worker") {
+  if (parent?.kind === "worker") {
     const { incarnation } = parent
     Object.assign(parent, { kind: "supervisor", name, strategy })
     return {
       node: parent,
+      ended: () => {},
       unregister: () => {
         if (parent.incarnation !== incarnation) return
         Object.assign(parent, { kind: "worker", name: undefined, strategy: undefined, children: [] })
       }
     }
   }
-  // A second supervisor in one layer shows below the first.
-  const node = makeNode(`${parent.path}/${name}`, name)
-  Object.assign(node, { kind: "supervisor", name, strategy, status: "running", incarnation: 1 })
-  parent.children = [...parent.children, node]
+  // A root, or a second supervisor in one layer, which shows below the first.
+  const siblings = parent?.children ?? env.registry.roots
+  const node = makeNode(freePath(siblings, parent === undefined ? name : `${parent.path}/${name}`), name)
+  Object.assign(node, {
+    kind: "supervisor",
+    name,
+    strategy,
+    status: "running",
+    incarnation: 1,
+    startedAt: env.clock.currentTimeMillisUnsafe(),
+    monitors: new Set()
+  })
+  if (parent === undefined) env.registry.roots.push(node)
+  else parent.children = [...parent.children, node]
   return {
     node,
+    ended: (exit) => {
+      node.status = "stopped"
+      tellEnd(node, exit, false)
+    },
     unregister: () => {
-      parent.children = parent.children.filter((child) => child !== node)
+      tellEnd(node, Exit.void, true)
+      if (parent === undefined) env.registry.roots.splice(env.registry.roots.indexOf(node), 1)
+      else parent.children = parent.children.filter((child) => child !== node)
     }
   }
 }

@@ -7,7 +7,7 @@
  * each memoised layer. A scope that the layer's own code makes or forks is its private business, and a fiber that fails
  * there is not a crash.
  *
- * Stands on the public interfaces `Layer.MemoMap` and `Scope.State`; `watch.test.ts` fails when a new Effect version
+ * Stands on the public interfaces `Layer.MemoMap` and `Scope.State`; `watch.assumptions.test.ts` fails when a new Effect version
  * changes what is assumed here.
  */
 import { Cause, Exit, Fiber, Layer, type Scope } from "effect"
