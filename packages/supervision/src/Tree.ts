@@ -15,7 +15,8 @@
  * })
  * ```
  */
-import { Cause, Clock, Effect, Layer, Queue, Schema, Stream } from "effect"
+import { Clock, Effect, Layer, Queue, Schema, Stream } from "effect"
+import { briefly } from "./internal/errors.ts"
 import * as Nodes from "./internal/nodes.ts"
 
 export { Killed } from "./internal/nodes.ts"
@@ -156,9 +157,8 @@ const describe = (node: Snapshot): string => {
   const parts = [node.strategy === undefined ? node.id : `${node.id} (${node.strategy})`, node.status]
   if (node.restarts > 0) {
     const cause = node.crashes.at(-1)?.cause
-    const why: unknown = cause === undefined ? undefined : Cause.squash(cause)
     const times = `${node.restarts} restart${node.restarts === 1 ? "" : "s"}`
-    parts.push(why === undefined ? times : `${times}, last: ${why instanceof Error ? why.message : String(why)}`)
+    parts.push(cause === undefined ? times : `${times}, last: ${briefly(cause)}`)
   }
   if (node.mailboxLength !== undefined) parts.push(`mailbox ${node.mailboxLength}`)
   if (node.leaked > 0) parts.push(`${node.leaked} leaked`)

@@ -1,5 +1,5 @@
 /** How a supervisor fails; public as `Supervisor.StartError` and the others. */
-import { Cause, Schema } from "effect"
+import { Cause, Formatter, Schema } from "effect"
 
 /**
  * A supervisor could not start because the child at `path` (the innermost, with every level named) failed its first
@@ -59,7 +59,16 @@ export class MaxRestartsExceeded extends Schema.TaggedError<MaxRestartsExceeded>
   }
 }
 
+/** What a cause says, in one short line. */
+export const briefly = (cause: Cause.Cause<unknown>): string => {
+  const error: unknown = Cause.squash(cause)
+  const text = error instanceof Error && error.message !== "" ? error.message : summary(cause)
+  const line = text.split("\n", 1).join()
+  return line.length > 100 ? `${line.slice(0, 99)}…` : line
+}
+
 const summary = (cause: Cause.Cause<unknown>): string => {
   const error: unknown = Cause.squash(cause)
-  return error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  if (error instanceof Error) return error.message === "" ? error.name : `${error.name}: ${error.message}`
+  return typeof error === "object" && error !== null ? Formatter.format(error) : String(error)
 }
