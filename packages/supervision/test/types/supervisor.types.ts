@@ -1,6 +1,6 @@
 /** What a supervisor's layer provides, fails with and requires, and the words with which a wrong order is refused. */
-import { Application, Child, Process, Supervisor } from "@coppice/supervision"
-import { Context, Effect, Layer, Schema, type Scope } from "effect"
+import { Application, Child, type Process, Supervisor } from "@coppice/supervision"
+import { Context, type Effect, Layer, Schema, type Scope } from "effect"
 
 class Database extends Context.Service<Database, { readonly query: Effect.Effect<string> }>()("app/Database") {}
 class Cache extends Context.Service<Cache, { readonly get: Effect.Effect<string> }>()("app/Cache") {}
