@@ -22,55 +22,14 @@
  * export const three = Counter.increment(2).pipe(Effect.provide(Counter.layer(1)))
  * ```
  */
-import { Cause, Clock, Context, Duration, Effect, Exit, type Fiber, Layer, Schema, type Scope } from "effect"
-import type { Cell } from "./internal/cell.ts"
-import { cellOf, Unguarded } from "./internal/handle.ts"
-import { type Failure, type Handlers, Next, Reply, Server, Stop, type StopReason } from "./internal/server.ts"
-import { Process } from "./Process.ts"
+import { Context, Duration, Effect, type Exit, type Fiber, Layer, type Scope } from "effect"
+import type { CallError } from "./internal/callError.ts"
+import { CallTimeout, castTo, type ErasedDefinition, make, reach, type Self, toHandlers } from "./internal/genServer.ts"
+import { Next, Reply, Stop, type StopReason } from "./internal/server.ts"
 
+export { CallError, CallingSelf, Down, MailboxFull, Timeout } from "./internal/callError.ts"
+export { Self } from "./internal/genServer.ts"
 export type { Next, Reply, Stop, StopReason } from "./internal/server.ts"
-
-// --------------------------------------------------------------------------------------------------------------------
-// errors
-// --------------------------------------------------------------------------------------------------------------------
-
-/** No answer came in time. The server may still handle the message; its answer will be dropped. */
-export class Timeout extends Schema.TaggedClass<Timeout>()("Timeout", { millis: Schema.Finite }) {}
-
-/** The server ended before it answered; `cause` is why (empty for a normal end). */
-export class Down extends Schema.TaggedClass<Down>()("Down", { cause: Schema.Unknown }) {}
-
-/** As many messages wait as the mailbox may hold; the message was not accepted. */
-export class MailboxFull extends Schema.TaggedClass<MailboxFull>()("MailboxFull", { capacity: Schema.Finite }) {}
-
-/** A handler called its own server, which could never answer. */
-export class CallingSelf extends Schema.TaggedClass<CallingSelf>()("CallingSelf", {}) {}
-
-/** A call or cast that the server could not be asked, or did not answer. */
-export class CallError extends Schema.TaggedError<CallError>()("CallError", {
-  server: Schema.String,
-  reason: Schema.Union([Timeout, Down, MailboxFull, CallingSelf])
-}) {
-  override get message(): string {
-    const { reason, server } = this
-    switch (reason._tag) {
-      case "Timeout":
-        return `${server} did not answer within ${reason.millis} ms`
-      case "Down":
-        return `${server} ended before it answered: ${describe(reason.cause)}`
-      case "MailboxFull":
-        return `${server} has ${reason.capacity} messages waiting and takes no more: slow down, or raise its capacity`
-      case "CallingSelf":
-        return `${server} was called by its own handler and could never answer: change the state in the handler instead`
-    }
-  }
-}
-
-const describe = (cause: unknown): string => {
-  if (!Cause.isCause(cause) || cause.reasons.length === 0) return "it stopped normally"
-  const error: unknown = Cause.squash(cause)
-  return error instanceof Error ? error.message : String(error)
-}
 
 // --------------------------------------------------------------------------------------------------------------------
 // what handlers answer
@@ -98,26 +57,14 @@ export function stop<A>(reason: StopReason = "normal", options?: { readonly repl
 }
 
 // --------------------------------------------------------------------------------------------------------------------
-// timeouts, self
+// timeouts
 // --------------------------------------------------------------------------------------------------------------------
-
-const CallTimeout = Context.Reference<number>("@coppice/supervision/GenServer/CallTimeout", {
-  defaultValue: () => 5000
-})
 
 /** How long the calls in an effect wait for their answers: 5 seconds unless said otherwise, as in OTP. */
 export const withCallTimeout =
   (timeout: Duration.Input) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.provideService(effect, CallTimeout, Duration.toMillis(Duration.fromInputUnsafe(timeout)))
-
-/** The server itself, for its own `init` and handlers: what it sends arrives at its `info` handler. */
-export class Self extends Context.Service<
-  Self,
-  {
-    readonly send: (message: unknown) => Effect.Effect<void>
-  }
->()("@coppice/supervision/GenServer/Self") {}
 
 // --------------------------------------------------------------------------------------------------------------------
 // definition
@@ -289,7 +236,7 @@ export const Service =
   >
     & Methods<Given<Calls>, Given<Casts>, Capacity, Self_> => {
     const Tag = Context.Service<Self_, object>()(key)
-    // The definition's types have done their work: from here on states and arguments are opaque.
+    // From here on states and arguments are opaque.
     const erased = definition as unknown as ErasedDefinition
     const handlers = toHandlers(erased)
     const client =
@@ -316,168 +263,3 @@ export const Service =
     // The members just added are those that the type lists.
     return Object.assign(Tag, statics) as never
   }
-
-interface ErasedDefinition {
-  readonly init: (...args: ReadonlyArray<unknown>) => Effect.Effect<unknown, unknown, unknown>
-  readonly calls?: Handlers["calls"]
-  readonly casts?: Handlers["casts"]
-  readonly info?: NonNullable<Handlers["info"]>
-  readonly continue?: NonNullable<Handlers["continue"]>
-  readonly idle?: { readonly after: Duration.Input; readonly handle: NonNullable<Handlers["idle"]>["handle"] }
-  readonly terminate?: (state: unknown, exit: Exit.Exit<StopReason, unknown>) => Effect.Effect<void, never, unknown>
-  readonly capacity?: number
-}
-
-const toHandlers = (definition: ErasedDefinition): Handlers => ({
-  calls: definition.calls ?? {},
-  casts: definition.casts ?? {},
-  info: definition.info,
-  continue: definition.continue,
-  idle:
-    definition.idle === undefined
-      ? undefined
-      : {
-          afterMillis: Duration.toMillis(Duration.fromInputUnsafe(definition.idle.after)),
-          handle: definition.idle.handle
-        },
-  capacity: definition.capacity ?? Infinity
-})
-
-// --------------------------------------------------------------------------------------------------------------------
-// server
-// --------------------------------------------------------------------------------------------------------------------
-
-const servers = new WeakMap<object, Server>()
-
-const make = Effect.fnUntraced(function* (
-  key: string,
-  definition: ErasedDefinition,
-  handlers: Handlers,
-  args: ReadonlyArray<unknown>
-) {
-  const process = Context.getOrUndefined(yield* Effect.context<never>(), Process)
-  const label = process?.path ?? key
-  const self = Self.of({
-    // Its own messages do not count against the capacity: a server must not fail for being told of its own business.
-    send: (message) => Effect.sync(() => server.tell(message))
-  })
-  const context = Context.add(yield* Effect.context<never>(), Self, self)
-  const server: Server = new Server(key, handlers, context, Context.get(context, Clock.Clock), (failure) =>
-    toError(label, failure)
-  )
-  const first = yield* Effect.provideContext(definition.init(...args) as Effect.Effect<unknown>, context)
-  server.begin(first)
-  refuseModels(key, server.state)
-  if (process !== undefined) {
-    yield* process.report(() => ({ mailboxLength: server.mailboxLength, handled: server.handled }))
-  }
-  const life = Effect.flatMap(server.loop, (reason) =>
-    Cause.isCause(reason) ? Effect.failCause(reason) : Effect.succeed(reason)
-  ).pipe(
-    Effect.onExit((exit) => {
-      server.end(exit)
-      const told = process === undefined ? Effect.void : process.exit(exit)
-      const terminated =
-        definition.terminate === undefined
-          ? Effect.void
-          : (definition.terminate(server.state, exit) as Effect.Effect<void>)
-      return Effect.andThen(
-        Effect.andThen(told, terminated),
-        Effect.sync(() => server.finish())
-      )
-    }),
-    Effect.provideContext(context)
-  ) as Effect.Effect<StopReason, unknown>
-  server.fiber = yield* Effect.forkScoped(life, { startImmediately: true })
-  const service: Record<string | symbol, unknown> = { [Unguarded]: true }
-  const method =
-    (cast: boolean, name: string) =>
-    (...args: ReadonlyArray<unknown>) =>
-      Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) =>
-        cast ? castTo(server, fiber, name, args) : server.call(fiber, name, args, fiber.getRef(CallTimeout))
-      )
-  for (const name of Object.keys(handlers.calls)) service[name] = method(false, name)
-  for (const name of Object.keys(handlers.casts)) service[name] = method(true, name)
-  servers.set(service, server)
-  return service
-})
-
-const castTo = (
-  server: Server,
-  fiber: Fiber.Fiber<unknown, unknown> | undefined,
-  name: string,
-  args: ReadonlyArray<unknown>
-): Effect.Effect<void, unknown> => {
-  const handler = name === "info" ? server.handlers.info : server.handlers.casts[name]
-  if (handler === undefined) return Effect.die(new Error(`${server.key} has no \`${name}\` handler`))
-  const run = (state: unknown) => (handler as Handlers["casts"][string])(state, ...args)
-  return server.cast(name, run, fiber?.cache.span)
-    ? Exit.void
-    : Exit.fail(server.toError({ _tag: "MailboxFull", capacity: server.handlers.capacity }))
-}
-
-// Finds the running server behind a service, waiting for it within the call's timeout while it restarts.
-const reach = (
-  fiber: Fiber.Fiber<unknown, unknown>,
-  key: string,
-  service: object,
-  use: (server: Server, timeoutMillis: number) => Effect.Effect<unknown, unknown>
-): Effect.Effect<unknown, unknown> => {
-  const timeout = fiber.getRef(CallTimeout)
-  const behind = cellOf(service)
-  if (behind === undefined) return use(serverOf(key, service), timeout)
-  const running = behind.cell.current?.services.get(behind.key)
-  return running !== undefined ? use(serverOf(key, running), timeout) : waitFor(key, behind, timeout, use)
-}
-
-const waitFor = (
-  key: string,
-  behind: { readonly cell: Cell; readonly key: string },
-  timeout: number,
-  use: (server: Server, timeoutMillis: number) => Effect.Effect<unknown, unknown>
-): Effect.Effect<unknown, unknown> =>
-  Effect.flatMap(Clock.currentTimeMillis, (began) =>
-    Effect.timeoutOrElse(behind.cell.instance, {
-      duration: timeout,
-      orElse: () => Effect.fail(toError(behind.cell.path, { _tag: "Timeout", millis: timeout }))
-    }).pipe(
-      Effect.flatMap((instance) =>
-        Effect.flatMap(Clock.currentTimeMillis, (now) =>
-          use(serverOf(key, instance.services.get(behind.key)), Math.max(0, timeout - (now - began)))
-        )
-      )
-    )
-  )
-
-const serverOf = (key: string, service: unknown): Server => {
-  const server = typeof service === "object" && service !== null ? servers.get(service) : undefined
-  if (server === undefined) throw new Error(`the service "${key}" was not made by its GenServer's layer`)
-  return server
-}
-
-const toError = (server: string, failure: Failure): CallError => {
-  switch (failure._tag) {
-    case "Timeout":
-      return new CallError({ server, reason: new Timeout({ millis: failure.millis }) })
-    case "Down":
-      return new CallError({ server, reason: new Down({ cause: failure.cause }) })
-    case "MailboxFull":
-      return new CallError({ server, reason: new MailboxFull({ capacity: failure.capacity }) })
-    case "CallingSelf":
-      return new CallError({ server, reason: new CallingSelf({}) })
-  }
-}
-
-// A model that was not marked as an entity escapes the compiler, but not the server's start.
-const refuseModels = (key: string, state: unknown): void => {
-  const held = typeof state === "object" && state !== null ? [state, ...Object.values(state)] : []
-  for (const value of held) {
-    if (typeof value !== "object" || value === null) continue
-    const { constructor } = value
-    if ("fields" in constructor && "jsonCreate" in constructor && "insert" in constructor) {
-      throw new Error(
-        `${key} holds the domain model ${constructor.name}: entities live in the database, not in processes`
-      )
-    }
-  }
-}
