@@ -1,8 +1,8 @@
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber } from "effect"
 import { existsSync, mkdtempSync, rmSync } from "node:fs"
-import { get, request } from "node:http"
-import { createServer, type Server } from "node:net"
+import { Agent, get, request } from "node:http"
+import { connect, createServer, type Server, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as AppProcess from "../src/demo/AppProcess.ts"
@@ -62,11 +62,22 @@ const hanging = (url: string) =>
     (sent) => Effect.sync(() => sent.destroy())
   )
 
-/** Follows the panel of processes, as an open page does. */
+/** A connection that was opened in advance and never used, as browsers have them. */
+const unused = (url: string) =>
+  Effect.acquireRelease(
+    Effect.callback<Socket>((resume) => {
+      const { hostname, port } = new URL(url)
+      const socket = connect(Number(port), hostname, () => resume(Effect.succeed(socket)))
+      socket.on("error", () => {})
+    }),
+    (socket) => Effect.sync(() => socket.destroy())
+  )
+
+/** Follows the panel of processes, as an open page does, and keeps the connection if it may. */
 const watching = (url: string) =>
   Effect.acquireRelease(
     Effect.callback<ReturnType<typeof get>>((resume) => {
-      const sent = get(`${url}/processes/events`, { agent: false }, (message) => {
+      const sent = get(`${url}/processes/events`, { agent: new Agent({ keepAlive: true }) }, (message) => {
         message.once("data", () => resume(Effect.succeed(sent)))
         message.on("error", () => {})
       })
@@ -156,6 +167,7 @@ describe("the application", () => {
       const app = yield* AppProcess.start(data)
       yield* watching(app.url)
       yield* watching(app.url)
+      yield* unused(app.url)
       assert.isTrue(existsSync(join(data, "postgres", "postmaster.pid")))
       yield* app.signal("SIGTERM")
       const [took, { code }] = yield* Effect.timed(app.ended)

@@ -66,6 +66,16 @@ layer(application(), { excludeTestServices: true })("Pages", (it) => {
     })
   )
 
+  it.effect("lead from the address of a form back to the page that it is on", () =>
+    Effect.gen(function* () {
+      const { page, user } = yield* newTrail
+      assertRedirect(yield* askAs(user, `${page}/pages`), page)
+      assertRedirect(yield* askAs(user, `${page}/name`), page)
+      assertRedirect(yield* askAs(user, "/trails"), "/")
+      assertPage(yield* askAs(user, "/trails/7/pages"), 404)
+    })
+  )
+
   it.effect("say what is missing: a trail, an address, a user", () =>
     Effect.gen(function* () {
       const { page, user } = yield* newTrail

@@ -151,7 +151,13 @@ layer(application(), { excludeTestServices: true })("When the database crashes",
       const exits = yield* Fiber.join(captures)
       const answers = exits.map((exit) => (Exit.isSuccess(exit) ? exit.value.status : 0))
       const acknowledged = answers.filter((status) => status === 201).length
-      for (const status of answers) assert.oneOf(status, [201, 503])
+      for (const exit of exits) {
+        assert(Exit.isSuccess(exit))
+        const { headers, status } = exit.value
+        assert.oneOf(status, [201, 503])
+        if (status !== 503) continue
+        assert.deepInclude(headers, { "content-type": "application/problem+json", "retry-after": "1" })
+      }
       // A capture whose commit was cut off may have been written without anybody hearing of it.
       const written = yield* countPages(id)
       assert.isAtLeast(written, acknowledged)

@@ -4,7 +4,7 @@
  */
 import { Postgres } from "@coppice/postgres"
 import { Child } from "@coppice/supervision"
-import { Cause, Effect } from "effect"
+import { Cause, Effect, identity } from "effect"
 import { HttpRouter, HttpServerError, HttpServerRequest, HttpServerRespondable, HttpServerResponse } from "effect/http"
 import { HttpApiError } from "effect/http-api"
 import * as Body from "./Body.ts"
@@ -87,7 +87,10 @@ const answer = (
   request: HttpServerRequest.HttpServerRequest,
   problem: Problem.Any
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> =>
-  request.url.startsWith("/api/") ? HttpServerRespondable.toResponse(problem) : Effect.succeed(page(problem))
+  Effect.map(
+    request.url.startsWith("/api/") ? HttpServerRespondable.toResponse(problem) : Effect.succeed(page(problem)),
+    problem instanceof Problem.Unavailable ? HttpServerResponse.setHeader("retry-after", "1") : identity
+  )
 
 /** A problem as a page for people. */
 const page = (problem: Problem.Any): HttpServerResponse.HttpServerResponse =>

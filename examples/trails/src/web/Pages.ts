@@ -138,6 +138,14 @@ export const layer = (crashable: boolean) =>
         )
       }
 
+      // The address of a form that came back with errors: who enters it again wants the page that the form is on.
+      yield* router.add("GET", "/trails", seeOther("/"))
+      yield* router.add(
+        "GET",
+        "/trails/:id/:form",
+        Effect.map(trailId, (id) => seeOther(`/trails/${id}`))
+      )
+
       if (!crashable) return
       yield* router.add(
         "POST",

@@ -2,9 +2,9 @@
 import { layer as layerNodeServer } from "@effect/platform-node/NodeHttpServer"
 import { Effect, Layer, Schema } from "effect"
 import { HttpRouter } from "effect/http"
-import { createServer } from "node:http"
 import * as ApiHandlers from "./ApiHandlers.ts"
 import * as Assets from "./Assets.ts"
+import * as Connections from "./Connections.ts"
 import * as Guard from "./Guard.ts"
 import * as Live from "./Live.ts"
 import * as Pages from "./Pages.ts"
@@ -44,28 +44,33 @@ export class CannotListen extends Schema.TaggedError<CannotListen>()("CannotList
  * On an address of this machine only, the panel has buttons that crash a process. On any other it has none: there is no
  * login here that could tell who may.
  */
-export const layer = ({ host, port }: Options) => {
-  const local = Guard.isLoopback(host)
-  const routes = Layer.mergeAll(
-    Guard.layer(host),
-    ApiHandlers.layer,
-    Pages.layer(local),
-    Live.layer(local),
-    Assets.layer
+export const layer = ({ host, port }: Options) =>
+  Layer.unwrap(
+    Effect.sync(() => {
+      const { letGo, server } = Connections.make()
+      const local = Guard.isLoopback(host)
+      const routes = Layer.mergeAll(
+        Guard.layer(host),
+        ApiHandlers.layer,
+        Pages.layer(local),
+        Live.layer(local),
+        Assets.layer
+      )
+      // Built after the server, so closed before it.
+      const closeFirst = Layer.effectDiscard(
+        Effect.flatMap(Live.Closing, (closing) =>
+          Effect.addFinalizer(() => Effect.andThen(closing.open, Effect.sync(letGo)))
+        )
+      )
+      const listening = layerNodeServer(() => server, { host, port, gracefulShutdownTimeout: "2 seconds" }).pipe(
+        Layer.catchTag("ServeError", ({ cause }) =>
+          Layer.effectContext<unknown, CannotListen, never>(new CannotListen({ host, port, cause }))
+        )
+      )
+      return closeFirst.pipe(
+        Layer.provideMerge(HttpRouter.serve(routes, { disableLogger: true })),
+        Layer.provide(Live.Closing.layer),
+        Layer.provideMerge(listening)
+      )
+    })
   )
-  const server = layerNodeServer(createServer, { host, port, gracefulShutdownTimeout: "2 seconds" }).pipe(
-    Layer.catchTag("ServeError", ({ cause }) =>
-      Layer.effectContext<unknown, CannotListen, never>(new CannotListen({ host, port, cause }))
-    )
-  )
-  return closeFirst.pipe(
-    Layer.provideMerge(HttpRouter.serve(routes, { disableLogger: true })),
-    Layer.provide(Live.Closing.layer),
-    Layer.provideMerge(server)
-  )
-}
-
-// Built after the server, so closed before it.
-const closeFirst = Layer.effectDiscard(
-  Effect.flatMap(Live.Closing, (closing) => Effect.addFinalizer(() => closing.open))
-)
