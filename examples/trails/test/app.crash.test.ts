@@ -172,7 +172,7 @@ describe("the application", () => {
       yield* app.signal("SIGTERM")
       const [took, { code }] = yield* Effect.timed(app.ended)
       assert.strictEqual(code, 0, app.output())
-      assert.isBelow(Duration.toMillis(took), 2000)
+      assert.isBelow(Duration.toMillis(took), 3000)
       assert.isFalse(existsSync(join(data, "postgres", "postmaster.pid")))
     }).pipe(Effect.scoped)
   )
@@ -187,7 +187,7 @@ describe("the application", () => {
       yield* app.signal("SIGTERM")
       const [took, { code }] = yield* Effect.timed(app.ended)
       assert.strictEqual(code, 143, app.output())
-      assert.isBelow(Duration.toMillis(took), 700)
+      assert.isBelow(Duration.toMillis(took), 2500)
     }).pipe(Effect.scoped)
   )
 

@@ -175,7 +175,7 @@ layer(application(), { excludeTestServices: true })("When the application stops"
       const { ended, state } = yield* panel
       yield* eventually(() => state.text.includes("event: processes"))
       const [took] = yield* Effect.timed(Effect.andThen(Tree.kill("Trails/web"), ended))
-      assert.isBelow(Duration.toMillis(took), 1000)
+      assert.isBelow(Duration.toMillis(took), 3000)
       yield* running("Trails/web")
     }).pipe(Effect.scoped)
   )

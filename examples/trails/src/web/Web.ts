@@ -39,7 +39,7 @@ export class CannotListen extends Schema.TaggedError<CannotListen>()("CannotList
 }
 
 /**
- * Serves until its scope closes; then requests that run have two seconds to end, and live panels end at once.
+ * Serves until its scope closes; then requests that run have four seconds to end, and live panels end at once.
  *
  * On an address of this machine only, the panel has buttons that crash a process. On any other it has none: there is no
  * login here that could tell who may.
@@ -62,7 +62,7 @@ export const layer = ({ host, port }: Options) =>
           Effect.addFinalizer(() => Effect.andThen(closing.open, Effect.sync(letGo)))
         )
       )
-      const listening = layerNodeServer(() => server, { host, port, gracefulShutdownTimeout: "2 seconds" }).pipe(
+      const listening = layerNodeServer(() => server, { host, port, gracefulShutdownTimeout: "4 seconds" }).pipe(
         Layer.catchTag("ServeError", ({ cause }) =>
           Layer.effectContext<unknown, CannotListen, never>(new CannotListen({ host, port, cause }))
         )
