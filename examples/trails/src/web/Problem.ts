@@ -109,8 +109,10 @@ export type Any = InstanceType<(typeof all)[number]>
 export const fromError = (error: unknown): Any | undefined => {
   if (error instanceof TrailNotFound) return fromTrailNotFound(error)
   if (error instanceof UserNotFound) return fromUserNotFound(error)
-  return all.some((problem) => error instanceof problem) ? (error as Any) : undefined
+  return isProblem(error) ? error : undefined
 }
+
+const isProblem = (error: unknown): error is Any => all.some((problem) => error instanceof problem)
 
 /** The problem that a failure of the domain is to a client. */
 export const fromTrailNotFound = ({ message }: TrailNotFound): NotFound => new NotFound({ detail: message })
