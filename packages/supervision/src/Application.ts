@@ -25,6 +25,7 @@
  */
 import { Cause, Clock, Deferred, Duration, Effect, Exit, type Fiber, Layer, Scope } from "effect"
 import { monotonicMillis } from "./internal/child.ts"
+import { StartError } from "./internal/errors.ts"
 import { watch } from "./internal/watch.ts"
 import * as Tree from "./Tree.ts"
 
@@ -119,10 +120,16 @@ export const run = <A, E, R>(layer: Layer.Layer<A, E, R> & Complete<R>, options:
 }
 
 const report = (exit: Exit.Exit<never, unknown>, code: number | undefined): Fiber.Fiber<void> => {
-  const expected = code !== undefined && Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
+  if (Exit.isSuccess(exit) || (code !== undefined && Cause.hasInterruptsOnly(exit.cause))) {
+    return Effect.runFork(Effect.logInfo("application stopped"))
+  }
+  const error: unknown = Cause.squash(exit.cause)
+  // An expected failure says in its message what to do; only a defect is looked for by its stack.
+  const expected =
+    error instanceof StartError && Cause.isCause(error.reason) && error.reason.reasons.every(Cause.isFailReason)
   return Effect.runFork(
-    Exit.isFailure(exit) && !expected
-      ? Effect.logFatal("application ended", exit.cause)
-      : Effect.logInfo("application stopped")
+    expected
+      ? Effect.logFatal(`application did not start: ${error.message}`)
+      : Effect.logFatal("application ended", exit.cause)
   )
 }

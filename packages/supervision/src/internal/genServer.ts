@@ -120,14 +120,21 @@ export const castTo = (
 export const reach = (
   fiber: Fiber.Fiber<unknown, unknown>,
   key: string,
-  service: object,
+  service: unknown,
+  use: (server: Server, timeoutMillis: number) => Effect.Effect<unknown, unknown>
+): Effect.Effect<unknown, unknown> => reachWithin(fiber.getRef(CallTimeout), key, service, use)
+
+const reachWithin = (
+  timeout: number,
+  key: string,
+  service: unknown,
   use: (server: Server, timeoutMillis: number) => Effect.Effect<unknown, unknown>
 ): Effect.Effect<unknown, unknown> => {
-  const timeout = fiber.getRef(CallTimeout)
-  const behind = cellOf(service)
+  const behind = typeof service === "object" && service !== null ? cellOf(service) : undefined
   if (behind === undefined) return use(serverOf(key, service), timeout)
   const running = behind.cell.current?.services.get(behind.key)
-  return running !== undefined ? use(serverOf(key, running), timeout) : waitFor(key, behind, timeout, use)
+  // Below a supervisor inside a supervisor, behind a handle there is another one.
+  return running !== undefined ? reachWithin(timeout, key, running, use) : waitFor(key, behind, timeout, use)
 }
 
 const waitFor = (
@@ -143,7 +150,7 @@ const waitFor = (
     }).pipe(
       Effect.flatMap((instance) =>
         Effect.flatMap(Clock.currentTimeMillis, (now) =>
-          use(serverOf(key, instance.services.get(behind.key)), Math.max(0, timeout - (now - began)))
+          reachWithin(Math.max(0, timeout - (now - began)), key, instance.services.get(behind.key), use)
         )
       )
     )

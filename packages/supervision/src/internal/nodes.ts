@@ -43,6 +43,9 @@ export type Event =
 
 /** The reason of a process that `Tree.kill` ended. */
 export class Killed extends Schema.TaggedError<Killed>()("Killed", { path: Schema.String }) {
+  // Where the kill was asked for says nothing about the process.
+  override readonly stack = `Killed: ${this.message}`
+
   override get message(): string {
     return `${this.path} was killed`
   }
