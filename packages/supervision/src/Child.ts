@@ -68,11 +68,12 @@ export type Any = Child<string, unknown, unknown, unknown>
 
 /**
  * The defect of a call to a child that cannot answer: it is `restarting` (with `whileDown: "fail"`), it `crashed` while
- * the call ran, it was `stopped`, it has `finished`, or its supervisor `gave up`. `cause` is why, as far as it is known.
+ * the call ran, it was `stopped`, it has `finished`, its supervisor `gave up`, or it is the caller that was `abandoned` because it did
+ * not stop in time. `cause` is why, as far as it is known.
  */
 export class ChildUnavailable extends Schema.TaggedError<ChildUnavailable>()("ChildUnavailable", {
   path: Schema.String,
-  reason: Schema.Literals(["restarting", "crashed", "stopped", "finished", "gave up"]),
+  reason: Schema.Literals(["restarting", "crashed", "stopped", "finished", "gave up", "abandoned"]),
   cause: Schema.Unknown
 }) {
   override get message(): string {
@@ -85,7 +86,8 @@ const explanation = {
   crashed: "it crashed while the call was running",
   stopped: "it was stopped",
   finished: "it has finished and will not be restarted",
-  "gave up": "its supervisor gave up restarting"
+  "gave up": "its supervisor gave up restarting",
+  abandoned: "the caller did not stop in time and was abandoned, so nobody answers it any more"
 }
 
 /** A child that is a layer: up when the layer is built, stopped by closing the layer's scope. */

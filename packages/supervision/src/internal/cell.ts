@@ -5,6 +5,7 @@
 import { Cause, Context, Effect, Exit, type Fiber } from "effect"
 import { ChildUnavailable } from "../Child.ts"
 import { Process } from "../Process.ts"
+import type { Node } from "./nodes.ts"
 
 /** Why an instance cannot be reached. Made into an error only for those who ask, of whom there are mostly none. */
 export interface Gone {
@@ -52,6 +53,24 @@ export const watchInstance = (instance: Instance, watcher: (gone: Gone) => void)
 
 /** The processes that are being stopped, or that were abandoned while they were. */
 export const stopping = new WeakSet<Process["Service"]>()
+
+const abandoned = new WeakSet<object>()
+let anyAbandoned = false
+
+/** Has nobody answer a process any more that was left behind, nor those below it: something else runs in its place. */
+export const fence = (node: Node): void => {
+  anyAbandoned = true
+  if (node.process !== undefined) abandoned.add(node.process)
+  node.children.forEach(fence)
+}
+
+/** Refuses what a process asks that was left behind. */
+export const refusal = (context: Context.Context<never>, path: string): Exit.Exit<never> | undefined => {
+  const caller = anyAbandoned ? Context.getOrUndefined(context, Process) : undefined
+  return caller !== undefined && abandoned.has(caller)
+    ? unavailable({ path, reason: "abandoned", cause: Cause.empty })
+    : undefined
+}
 
 export class Cell {
   readonly path: string

@@ -2,7 +2,7 @@
 import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Metric, type Schedule, Scope } from "effect"
 import type { Any, ChildUnavailable } from "../Child.ts"
 import { Process } from "../Process.ts"
-import { Cell, endInstance, type Instance, makeInstance, stopping } from "./cell.ts"
+import { Cell, endInstance, fence, type Instance, makeInstance, stopping } from "./cell.ts"
 import { StartTimeout } from "./errors.ts"
 import * as handle from "./handle.ts"
 import { CurrentRegistry, makeNode, type Node, publish, type Registry, tellEnd } from "./nodes.ts"
@@ -148,6 +148,7 @@ export class ChildState {
       }
       const process = this.process(life)
       life.process = process
+      node.process = process
       this.life = life
       node.report = undefined
       const onCrash = (exit: Exit.Exit<unknown, unknown>) => this.ended(life, exit)
@@ -369,6 +370,7 @@ export class ChildState {
   private abandon(closing: Fiber.Fiber<unknown, unknown>, limit: number): Effect.Effect<void> {
     const { env, node } = this
     node.leaked++
+    fence(node)
     publish(env.registry, { _tag: "Leaked", path: this.path, at: this.now() })
     const gauge = Metric.withAttributes(leakedChildren, { path: this.path })
     closing.addObserver(() => {

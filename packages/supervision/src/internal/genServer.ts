@@ -2,7 +2,7 @@
 import { Cause, Clock, Context, Duration, Effect, Exit, type Fiber } from "effect"
 import { Process } from "../Process.ts"
 import { toCallError } from "./callError.ts"
-import type { Cell } from "./cell.ts"
+import { type Cell, refusal } from "./cell.ts"
 import { cellOf, Unguarded } from "./handle.ts"
 import { type Handlers, Server, type StopReason } from "./server.ts"
 
@@ -122,7 +122,8 @@ export const reach = (
   key: string,
   service: unknown,
   use: (server: Server, timeoutMillis: number) => Effect.Effect<unknown, unknown>
-): Effect.Effect<unknown, unknown> => reachWithin(fiber.getRef(CallTimeout), key, service, use)
+): Effect.Effect<unknown, unknown> =>
+  refusal(fiber.context, key) ?? reachWithin(fiber.getRef(CallTimeout), key, service, use)
 
 const reachWithin = (
   timeout: number,

@@ -7,7 +7,7 @@
  */
 import { Cause, Context, Effect, Effectable, Exit, type Fiber, Stream } from "effect"
 import { ChildUnavailable } from "../Child.ts"
-import { callOn, type Cell, type Gone, type Instance, unavailable, watchInstance } from "./cell.ts"
+import { callOn, type Cell, type Gone, type Instance, refusal, unavailable, watchInstance } from "./cell.ts"
 
 /** The instance that an enclosing call of the same child has reached, for as long as that call runs. */
 interface Pin {
@@ -107,6 +107,8 @@ const member = (owner: unknown, key: PropertyKey): unknown =>
   isObject(owner) ? Reflect.get(owner, key, owner) : undefined
 
 const call = (fiber: Fiber.Fiber<unknown, unknown>, door: Door, find: Find): Effect.Effect<unknown, unknown> => {
+  const refused = refusal(fiber.context, door.cell.path)
+  if (refused !== undefined) return refused
   const pins = Context.get(fiber.context, Pins)
   for (let pin = pins; pin !== undefined; pin = pin.outer) {
     // Inside a call on an instance everything stays on it, or fails with it.
@@ -147,6 +149,8 @@ const innermost = (pins: Pin | undefined): Pin | undefined => {
 const lateStream = (door: Door, find: Find): Stream.Stream<unknown, unknown, unknown> =>
   Stream.unwrap(
     Effect.gen(function* () {
+      const refused = refusal(yield* Effect.context<never>(), door.cell.path)
+      if (refused !== undefined) return Stream.fromEffect(refused)
       let pin = yield* Pins
       while (pin !== undefined && !(pin.active && pin.cell === door.cell)) pin = pin.outer
       const instance = pin?.instance ?? (yield* door.cell.instance)

@@ -21,6 +21,8 @@ export interface Node {
   leaked: number
   report: (() => { readonly mailboxLength: number; readonly handled: number }) | undefined
   children: ReadonlyArray<Node>
+  /** The identity of the present instance: its `Process`. */
+  process: object | undefined
   /** Told of the end of the running instance. */
   monitors: Set<(exit: Exit.Exit<unknown, unknown>, stopped: boolean) => void> | undefined
   kill: ((reason: Killed) => void) | undefined
@@ -74,6 +76,7 @@ export const makeNode = (path: string, id: string): Node => ({
   leaked: 0,
   report: undefined,
   children: [],
+  process: undefined,
   monitors: undefined,
   kill: undefined
 })
