@@ -277,7 +277,10 @@ export class SupervisorRuntime {
           : stop
       }
       if (trigger !== undefined) yield* self.backoff(trigger, exit)
-      let context = self.provided(self.env.context, operation.children[0])
+      let context = self.provided(
+        self.env.context,
+        operation.children.find((child) => !self.removed.has(child))
+      )
       for (const child of operation.children) {
         if (!self.removed.has(child)) {
           yield* child
