@@ -89,7 +89,7 @@ describe("Child.effect", () => {
       const effect = Effect.gen(function* () {
         log.push("start")
         yield* Effect.acquireRelease(Effect.void, () => Effect.sync(() => log.push("release")))
-        yield* log.length > 1 ? Effect.never : Deferred.await(crash)
+        return yield* log.length > 1 ? Effect.never : Deferred.await(crash)
       })
       const app = yield* startApp("one_for_one", [Child.effect("a", effect)])
       yield* settle
@@ -106,7 +106,7 @@ describe("Child.effect", () => {
       let starts = 0
       const effect = Effect.gen(function* () {
         if (++starts === 1) yield* Effect.forkScoped(Effect.die("in the back"))
-        yield* Effect.never
+        return yield* Effect.never
       })
       yield* startApp("one_for_one", [Child.effect("a", effect)])
       yield* settle
@@ -121,7 +121,7 @@ describe("Child.effect", () => {
         starts++
         yield* Effect.scoped(Effect.andThen(Effect.forkScoped(Effect.die("private")), Effect.yieldNow))
         yield* Process.unlinked(Effect.forkScoped(Effect.die("not linked")))
-        yield* Effect.never
+        return yield* Effect.never
       })
       yield* startApp("one_for_one", [Child.effect("a", effect)])
       yield* settle

@@ -126,7 +126,7 @@ describe("Tree.kill", () => {
         starts++
         if (starts === 1) yield* Tree.kill(path)
         if (starts === 2) yield* Tree.kill("App/inner")
-        yield* Effect.never
+        return yield* Effect.never
       })
       const inner = Supervisor.layer("Inner", { strategy: "one_for_one", children: [Child.effect("a", suicidal)] })
       yield* startApp("one_for_one", [Child.layer("inner", inner)])

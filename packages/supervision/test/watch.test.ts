@@ -359,7 +359,7 @@ describe("no crash is", () => {
     forked(
       Effect.gen(function* () {
         yield* Fiber.await(yield* Effect.forkChild(fuse))
-        yield* Effect.never
+        return yield* Effect.never
       })
     )
   )
