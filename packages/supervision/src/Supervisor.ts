@@ -123,7 +123,8 @@ const make = Effect.fnUntraced(function* (name: string, options: Options<Readonl
   const env = makeEnvironment(context)
   const maxRestarts = options.maxRestarts ?? 3
   const withinMillis = Duration.toMillis(Duration.fromInputUnsafe(options.within ?? "5 seconds"))
-  const path = Context.getOrUndefined(context, Process)?.path ?? name
+  const process = Context.getOrUndefined(context, Process)
+  const path = process?.path ?? name
   const problem = findProblem(name, maxRestarts, withinMillis, children)
   if (problem !== undefined) {
     return yield* new StartError({ path, reason: Cause.fail(new InvalidOptions({ path, problem })) })
@@ -142,7 +143,10 @@ const make = Effect.fnUntraced(function* (name: string, options: Options<Readonl
   loop.addObserver((exit) => {
     const cause = Exit.isFailure(exit) ? exit.cause : Cause.empty
     Deferred.doneUnsafe(runtime.ready, Exit.fail(new StartError({ path: node.path, reason: cause })))
-    if (!Cause.hasInterruptsOnly(cause)) ended(exit)
+    if (Cause.hasInterruptsOnly(cause)) return
+    ended(exit)
+    // A supervisor is linked to its process, also where nobody watches the fibers of its layer.
+    if (process !== undefined) Effect.runSync(process.exit(exit))
   })
   yield* Deferred.await(runtime.ready)
   return runtime.provided(Context.empty())

@@ -124,7 +124,7 @@ const notFound = (registry: Nodes.Registry, path: string): ProcessNotFound => {
 }
 
 const toSnapshot = (node: Nodes.Node, now: number): Snapshot => {
-  const report = node.report?.()
+  const report = reportOf(node)
   return {
     path: node.path,
     id: node.id,
@@ -139,6 +139,15 @@ const toSnapshot = (node: Nodes.Node, now: number): Snapshot => {
     handled: report?.handled,
     leaked: node.leaked,
     children: node.children.map((child) => toSnapshot(child, now))
+  }
+}
+
+// A process whose report throws must not hide the tree.
+const reportOf = (node: Nodes.Node): ReturnType<NonNullable<Nodes.Node["report"]>> | undefined => {
+  try {
+    return node.report?.()
+  } catch {
+    return undefined
   }
 }
 

@@ -1,20 +1,10 @@
-import { Application, Child, Supervisor, Tree } from "@coppice/supervision"
+import { Child, Supervisor, Tree } from "@coppice/supervision"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Fiber, Layer, Metric, Schedule } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, Layer, Metric } from "effect"
 import { addRestart, type Intensity } from "../src/internal/intensity.ts"
 import { cast } from "./fixtures/Actor.ts"
+import { giveUpOf, launch } from "./fixtures/GiveUp.ts"
 import { outcome, pass, record, scenario, settle, start, startApp } from "./fixtures/Scenario.ts"
-
-/** Launches a tree as a program would, and gives the fiber that ends with it. */
-const launch = <E>(layer: Layer.Layer<never, E>) =>
-  Effect.tap(Effect.forkScoped(Application.launch(layer), { startImmediately: true }), settle)
-
-const giveUpOf = (exit: Exit.Exit<unknown, unknown> | "running"): Supervisor.MaxRestartsExceeded => {
-  if (exit === "running" || Exit.isSuccess(exit)) throw new Error("it did not give up")
-  const error = Cause.squash(exit.cause)
-  assert.instanceOf(error, Supervisor.MaxRestartsExceeded)
-  return error
-}
 
 describe("the restart intensity", () => {
   scenario("is 3 restarts in 5 seconds by default: three crashes are survived, the fourth gives up", () =>
@@ -281,6 +271,24 @@ describe("a supervisor that gives up", () => {
     })
   )
 
+  for (const [how, options, hide] of [
+    ["linkFibers: false", { linkFibers: false }, <E>(layer: Layer.Layer<never, E>) => layer],
+    ["Layer.fresh", {}, <E>(layer: Layer.Layer<never, E>) => Layer.fresh(layer)],
+    ["a layer that is built by hand", {}, <E>(layer: Layer.Layer<never, E>) => Layer.effectDiscard(Layer.build(layer))]
+  ] as const) {
+    scenario(`is noticed by its parent also behind ${how}`, () =>
+      Effect.gen(function* () {
+        const { a, journal } = cast("a")
+        const inner = Supervisor.layer("Inner", { strategy: "one_for_one", maxRestarts: 0, children: [a.child()] })
+        yield* startApp("one_for_one", [Child.layer("inner", hide(inner), options)])
+        yield* a.crash()
+        yield* settle
+        assert.strictEqual(journal.take(), "+a -a +a")
+        assert.strictEqual((yield* Tree.get("App/inner")).restarts, 1)
+      })
+    )
+  }
+
   scenario("escalates level by level: each multiplies how many crashes are survived", () =>
     Effect.gen(function* () {
       const { a } = cast("a")
@@ -355,141 +363,6 @@ describe("the services of a tree that gave up", () => {
         assert.strictEqual(error.reason, "gave up")
         assert.strictEqual(Cause.squash(error.cause as Cause.Cause<unknown>), "a cannot start")
       }
-    })
-  )
-})
-
-describe("a backoff schedule", () => {
-  scenario("delays the restarts, more each time", () =>
-    Effect.gen(function* () {
-      const { a } = cast("a")
-      yield* startApp("one_for_one", [a.child({ backoff: Schedule.exponential(100) })], { maxRestarts: 100 })
-      let starts = 1
-      for (const delay of [100, 200, 400, 800]) {
-        yield* a.crash()
-        yield* pass(delay - 1)
-        assert.strictEqual(a.starts, starts, `before ${delay} ms`)
-        assert.strictEqual((yield* Tree.get("App/a")).status, "restarting")
-        yield* pass(1)
-        assert.strictEqual(a.starts, ++starts, `after ${delay} ms`)
-      }
-    })
-  )
-
-  scenario("delays restarts that fail as well", () =>
-    Effect.gen(function* () {
-      const { a } = cast("a")
-      yield* startApp("one_for_one", [a.child({ backoff: Schedule.exponential(100) })], { maxRestarts: 100 })
-      a.failingStarts = 2
-      yield* a.crash()
-      yield* pass(100)
-      assert.strictEqual(a.starts, 2)
-      yield* pass(199)
-      assert.strictEqual(a.starts, 2)
-      yield* pass(1)
-      assert.strictEqual(a.starts, 3)
-      yield* pass(400)
-      assert.strictEqual(a.starts, 4)
-      assert.strictEqual((yield* Tree.get("App/a")).status, "running")
-    })
-  )
-
-  scenario("starts anew after the child has been up for `within`, and not a millisecond earlier", () =>
-    Effect.gen(function* () {
-      const { a } = cast("a")
-      yield* startApp("one_for_one", [a.child({ backoff: Schedule.exponential(100) })], { within: "10 seconds" })
-      yield* a.crash()
-      yield* pass(100)
-      yield* pass(9999)
-      yield* a.crash()
-      yield* pass(199)
-      assert.strictEqual(a.starts, 2)
-      yield* pass(1)
-      assert.strictEqual(a.starts, 3)
-      yield* pass(10_000)
-      yield* a.crash()
-      yield* pass(100)
-      assert.strictEqual(a.starts, 4)
-    })
-  )
-
-  scenario("does not take a long start for a long life", () =>
-    Effect.gen(function* () {
-      const { a } = cast("a")
-      yield* startApp("one_for_one", [a.child({ backoff: Schedule.exponential(100) })], { within: "1 second" })
-      a.startTakes = "10 seconds"
-      yield* a.crash()
-      yield* pass(100)
-      yield* pass("10 seconds")
-      assert.strictEqual((yield* Tree.get("App/a")).status, "running")
-      yield* a.crash()
-      yield* pass(199)
-      assert.strictEqual(a.starts, 2)
-      yield* pass(1)
-      assert.strictEqual(a.starts, 3)
-    })
-  )
-
-  scenario("makes the supervisor give up when it ends, and says so", () =>
-    Effect.gen(function* () {
-      const { a } = cast("a")
-      const app = yield* launch(
-        Supervisor.layer("App", {
-          strategy: "one_for_one",
-          maxRestarts: 100,
-          children: [a.child({ backoff: Schedule.max([Schedule.spaced(100), Schedule.recurs(2)]) })]
-        })
-      )
-      for (let n = 0; n < 2; n++) {
-        yield* a.crash()
-        yield* pass(100)
-      }
-      assert.strictEqual(outcome(app), "running")
-      yield* a.crash("the third")
-      yield* settle
-      const error = giveUpOf(outcome(app))
-      assert.strictEqual(error.child, "App/a")
-      assert.strictEqual(Cause.squash(error.reason), "the third")
-      assert.strictEqual(error.message, "App gave up: the backoff schedule of App/a ended; the last end was: the third")
-    })
-  )
-
-  scenario("is each child's own, and keeps nobody else waiting", () =>
-    Effect.gen(function* () {
-      const { a, b, journal } = cast("a", "b")
-      yield* startApp("one_for_one", [a.child({ backoff: Schedule.spaced("1 hour") }), b.child()])
-      journal.take()
-      yield* a.crash()
-      yield* b.crash()
-      yield* settle
-      assert.strictEqual(journal.take(), "-a -b +b")
-    })
-  )
-
-  scenario("of a crashed child keeps its whole group down in one_for_all", () =>
-    Effect.gen(function* () {
-      const { a, b, journal } = cast("a", "b")
-      yield* startApp("one_for_all", [a.child({ backoff: Schedule.spaced("1 second") }), b.child()])
-      journal.take()
-      yield* a.crash()
-      yield* pass(999)
-      assert.strictEqual(journal.take(), "-b -a")
-      yield* pass(1)
-      assert.strictEqual(journal.take(), "+a +b")
-    })
-  )
-
-  scenario("that runs is ended by a stop", () =>
-    Effect.gen(function* () {
-      const { a, b, journal } = cast("a", "b")
-      const app = yield* startApp("one_for_one", [a.child({ backoff: Schedule.spaced("1 hour") }), b.child()])
-      yield* a.crash()
-      yield* settle
-      journal.take()
-      yield* app.stop
-      assert.strictEqual(journal.take(), "-b")
-      yield* pass("2 hours")
-      assert.strictEqual(a.starts, 1)
     })
   )
 })

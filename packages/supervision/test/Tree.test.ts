@@ -66,6 +66,21 @@ describe("Tree.snapshot", () => {
     })
   )
 
+  scenario("is there although a process throws when it is asked for its report", () =>
+    Effect.gen(function* () {
+      const throwing = Layer.effectDiscard(
+        Effect.flatMap(Process.Process, ({ report }) =>
+          report(() => {
+            throw new Error("no report")
+          })
+        )
+      ) as Layer.Layer<never>
+      yield* startApp("one_for_one", [Child.layer("a", throwing)])
+      assert.isUndefined((yield* Tree.get("App/a")).mailboxLength)
+      assert.strictEqual(yield* Tree.render, "App (one_for_one)  running\n└─ a  running")
+    })
+  )
+
   scenario("is a value of its moment: what happens later does not change it", () =>
     Effect.gen(function* () {
       const { a } = cast("a")

@@ -11,6 +11,7 @@ import { ChildState, type Environment, type Life, monotonicMillis } from "./chil
 import { MaxRestartsExceeded, StartError } from "./errors.ts"
 import { addRestart, type Intensity } from "./intensity.ts"
 import { find, freePath, type Killed, makeNode, type Node, publish, tellEnd } from "./nodes.ts"
+import { isCrash } from "./watch.ts"
 
 export interface Options {
   readonly strategy: "one_for_one" | "one_for_all" | "rest_for_one"
@@ -300,8 +301,12 @@ export class SupervisorRuntime {
     child.node.status = "restarting"
     return Effect.gen({ self: this }, function* () {
       child.backoff ??= yield* Schedule.toStep(schedule as Schedule.Schedule<unknown, unknown>)
-      const [, delay] = yield* Effect.catchCause(child.backoff(child.now(), cause), () =>
-        Effect.fail<Failure>({ child, cause, final: true })
+      const [, delay] = yield* Effect.catchCause(child.backoff(child.now(), cause), (ended) =>
+        Effect.fail<Failure>({
+          child,
+          cause: isCrash(Exit.failCause(ended)) ? Cause.combine(cause, ended) : cause,
+          final: true
+        })
       )
       yield* Effect.sleep(delay)
     })
