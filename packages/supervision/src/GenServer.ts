@@ -24,7 +24,17 @@
  */
 import { Context, Duration, Effect, type Exit, type Fiber, Layer, type Scope } from "effect"
 import type { CallError } from "./internal/callError.ts"
-import { CallTimeout, castTo, type ErasedDefinition, make, reach, type Self, toHandlers } from "./internal/genServer.ts"
+import {
+  CallTimeout,
+  type ErasedDefinition,
+  make,
+  makeMethods,
+  makeSend,
+  onServer,
+  placeOf,
+  type Self,
+  toHandlers
+} from "./internal/genServer.ts"
 import { Next, Reply, Stop, type StopReason } from "./internal/server.ts"
 
 export { CallError, CallingSelf, Down, MailboxFull, Timeout } from "./internal/callError.ts"
@@ -93,40 +103,38 @@ type Reserved =
   | "name"
   | "length"
   | "prototype"
+  | "pipe"
+  | "then"
+  | "asEffect"
 
 /** A handler of such a name is refused, with the reason as its type. */
 type NotReserved = {
   readonly [K in Reserved]?: `'${K}' is a name of the class itself: call the handler something else`
 }
 
-type IsEntity<S> = S extends object ? ("~coppice/domain/Entity" extends keyof S ? true : false) : false
+/** A name is a call or a cast; what is both has the reason against it as its type. */
+type Distinct<Calls, Casts> = [keyof Calls & keyof Casts] extends [never]
+  ? unknown
+  : `a handler is either a call or a cast: '${keyof Calls & keyof Casts & string}' is both`
 
-/** Whether a state is, or holds, a domain entity. */
-type HoldsEntity<S> =
-  true extends IsEntity<S>
-    ? true
-    : S extends ReadonlyArray<infer A>
-      ? HoldsEntity<A>
-      : S extends ReadonlyMap<infer K, infer V>
-        ? true extends IsEntity<K> | IsEntity<V>
+type IsEntity<S> = "~coppice/domain/Entity" extends keyof S ? true : false
+
+type Leaf = string | number | bigint | boolean | symbol | null | undefined | ((...args: Array<never>) => unknown)
+
+/** Whether a state is, or holds, a domain entity: itself, or a few levels down, in whatever can be iterated. */
+type HoldsEntity<S, Depth extends ReadonlyArray<1> = []> = 0 extends 1 & S
+  ? false
+  : Depth["length"] extends 5
+    ? false
+    : S extends Leaf
+      ? false
+      : IsEntity<S> extends true
+        ? true
+        : true extends
+              | (S extends Iterable<infer A> ? HoldsEntity<A, [...Depth, 1]> : false)
+              | { [K in keyof S]: HoldsEntity<S[K], [...Depth, 1]> }[keyof S]
           ? true
           : false
-        : S extends ReadonlySet<infer A>
-          ? IsEntity<A>
-          : S extends object
-            ? true extends { [K in keyof S]: IsEntity<Element<S[K]>> }[keyof S]
-              ? true
-              : false
-            : false
-
-type Element<A> =
-  A extends ReadonlyArray<infer B>
-    ? B
-    : A extends ReadonlyMap<unknown, infer B>
-      ? B
-      : A extends ReadonlySet<infer B>
-        ? B
-        : A
 
 type Stateless<S> =
   true extends HoldsEntity<S>
@@ -134,7 +142,21 @@ type Stateless<S> =
     : unknown
 
 /** How a server begins, what it answers and how it ends. */
-export interface Definition<Args extends ReadonlyArray<unknown>, S, EI, RI, Calls, Casts, M, RM, C, RC, RT, Capacity> {
+export interface Definition<
+  Args extends ReadonlyArray<unknown>,
+  S,
+  EI,
+  RI,
+  Calls,
+  Casts,
+  M,
+  RM,
+  C,
+  RC,
+  RD,
+  RT,
+  Capacity
+> {
   /** Makes the first state; runs when the layer is built, and again on every restart. */
   readonly init: (...args: Args) => Effect.Effect<S | Next<S>, EI, RI>
   /** Messages with an answer. A typed failure is the caller's; a defect is the server's end. */
@@ -148,7 +170,7 @@ export interface Definition<Args extends ReadonlyArray<unknown>, S, EI, RI, Call
   /** What to do when no message came for a while. */
   readonly idle?: {
     readonly after: Duration.Input
-    readonly handle: (state: S) => Effect.Effect<S | Next<S> | Stop, unknown, RC>
+    readonly handle: (state: S) => Effect.Effect<S | Next<S> | Stop, unknown, RD>
   }
   /** Runs at every end with the last state and the exit; after it callers of a stop get their reply. */
   readonly terminate?: (state: S, exit: Exit.Exit<StopReason, unknown>) => Effect.Effect<void, never, RT>
@@ -218,17 +240,20 @@ export const Service =
     RM = never,
     C = never,
     RC = never,
+    RD = never,
     RT = never,
     Capacity = undefined
   >(
     key: Key,
-    definition: Definition<Args, S, EI, RI, Calls, Casts, M, RM, C, RC, RT, Capacity> & Stateless<NoInfer<S>>
+    definition: Definition<Args, S, EI, RI, Calls, Casts, M, RM, C, RC, RD, RT, Capacity>
+      & Stateless<NoInfer<S>>
+      & Distinct<Given<NoInfer<Calls>>, Given<NoInfer<Casts>>>
   ): ServerClass<
     Self_,
     Key,
     Args,
     EI,
-    RI | Needs<Given<Calls>> | Needs<Given<Casts>> | RM | RC | RT,
+    RI | Needs<Given<Calls>> | Needs<Given<Casts>> | RM | RC | RD | RT,
     Given<Calls>,
     Given<Casts>,
     M,
@@ -239,27 +264,16 @@ export const Service =
     // From here on states and arguments are opaque.
     const erased = definition as unknown as ErasedDefinition
     const handlers = toHandlers(erased)
-    const client =
-      (cast: boolean, name: string) =>
-      (...args: ReadonlyArray<unknown>) =>
-        Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) => {
-          const service = Context.getUnsafe(fiber.context, Tag)
-          return reach(fiber, key, service, (server, timeout) =>
-            cast ? castTo(server, fiber, name, args) : server.call(fiber, name, args, timeout)
-          )
-        })
-    const statics: Record<string, unknown> = {
+    const find = (fiber: Fiber.Fiber<unknown, unknown>) => placeOf(key, Context.getUnsafe(fiber.context, Tag))
+    const statics = {
+      ...makeMethods(handlers, find),
       layer: (...args: ReadonlyArray<unknown>) => Layer.effect(Tag, make(key, erased, handlers, args)),
-      send: client(true, "info"),
+      send: makeSend(key, handlers, find),
       stop: (reason: StopReason = "normal") =>
         Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) =>
-          reach(fiber, key, Context.getUnsafe(fiber.context, Tag), (server, timeout) =>
-            server.stop(fiber, reason, timeout)
-          )
+          onServer(fiber, find(fiber), (server, timeoutMillis) => server.stop(fiber, reason, timeoutMillis))
         )
     }
-    for (const name of Object.keys(handlers.calls)) statics[name] = client(false, name)
-    for (const name of Object.keys(handlers.casts)) statics[name] = client(true, name)
     // The members just added are those that the type lists.
     return Object.assign(Tag, statics) as never
   }

@@ -342,6 +342,7 @@ describe("GenServer continue, info, idle and capacity", () => {
       yield* Effect.gen(function* () {
         const steps = yield* Steps
         yield* Effect.forEach(["a", "b"], (name) => steps.go(name), { concurrency: 2 })
+        yield* Effect.yieldNow
         assert.deepStrictEqual(log, ["continue init", "a", "continue a", "b", "continue b"])
       }).pipe(Effect.provide(Steps.layer()))
     })

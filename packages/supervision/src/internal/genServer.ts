@@ -1,9 +1,10 @@
-/** What a `GenServer` class is made of: starting its server, and finding the server that a call is for. */
+/** What a `GenServer` class is made of: starting its server, and finding the server that a message is for. */
 import { Cause, Clock, Context, Duration, Effect, Exit, type Fiber } from "effect"
 import { Process } from "../Process.ts"
 import { toCallError } from "./callError.ts"
-import { type Cell, refusal } from "./cell.ts"
-import { cellOf, Unguarded } from "./handle.ts"
+import type { Cell, Instance } from "./cell.ts"
+import { monotonicMillis } from "./child.ts"
+import { MakeHandle } from "./handle.ts"
 import { type Handlers, Server, type StopReason } from "./server.ts"
 
 /** Milliseconds; see `GenServer.withCallTimeout`. */
@@ -46,7 +47,106 @@ export const toHandlers = (definition: ErasedDefinition): Handlers => ({
   capacity: definition.capacity ?? Infinity
 })
 
-const servers = new WeakMap<object, Server>()
+// --------------------------------------------------------------------------------------------------------------------
+// finding the server
+// --------------------------------------------------------------------------------------------------------------------
+
+type AnyFiber = Fiber.Fiber<unknown, unknown>
+
+/** Where a server is: itself, or the one that a child's cell leads to. */
+type Place = Server | { readonly cell: Cell; readonly key: string }
+
+const places = new WeakMap<object, Place>()
+
+/** Where the server behind a service is. */
+export const placeOf = (key: string, service: unknown): Place => {
+  const place = typeof service === "object" && service !== null ? places.get(service) : undefined
+  if (place === undefined) throw new Error(`the service "${key}" was not made by its GenServer's layer`)
+  return place
+}
+
+// An instance of a supervisor provides its own handles: the way to the server goes through one cell after the other.
+const placeIn = (key: string, instance: Instance): Place => placeOf(key, instance.services.get(key))
+
+/** Has a call's server answer it, or waits for the server within the call's timeout while it restarts. */
+export const onServer = (
+  fiber: AnyFiber,
+  place: Place,
+  ask: (server: Server, timeoutMillis: number) => Effect.Effect<unknown, unknown>,
+  timeoutMillis = fiber.getRef(CallTimeout)
+): Effect.Effect<unknown, unknown> => {
+  if (place instanceof Server) return ask(place, timeoutMillis)
+  const { cell, key } = place
+  if (cell.current !== undefined) return onServer(fiber, placeIn(key, cell.current), ask, timeoutMillis)
+  const clock = fiber.getRef(Clock.Clock)
+  const began = monotonicMillis(clock)
+  return Effect.timeoutOrElse(cell.instance, {
+    duration: timeoutMillis,
+    orElse: () => Effect.fail(toCallError(cell.path, { _tag: "Timeout", millis: timeoutMillis }))
+  }).pipe(
+    Effect.flatMap((instance) => {
+      const left = Math.max(0, timeoutMillis - (monotonicMillis(clock) - began))
+      return onServer(fiber, placeIn(key, instance), ask, left)
+    })
+  )
+}
+
+/** Puts a message into the mailbox of a server. It has no timeout: it waits for a server that restarts. */
+const tellServer = (
+  place: Place,
+  tell: (server: Server) => Effect.Effect<void, unknown>
+): Effect.Effect<void, unknown> => {
+  if (place instanceof Server) return tell(place)
+  const { cell, key } = place
+  return cell.current !== undefined
+    ? tellServer(placeIn(key, cell.current), tell)
+    : Effect.flatMap(cell.instance, (instance) => tellServer(placeIn(key, instance), tell))
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// clients
+// --------------------------------------------------------------------------------------------------------------------
+
+type Method = (...args: ReadonlyArray<unknown>) => Effect.Effect<unknown, unknown>
+
+const castTo = (server: Server, fiber: AnyFiber, name: string, run: Parameters<Server["cast"]>[1]) =>
+  server.cast(name, run, fiber.cache.span)
+    ? Exit.void
+    : Exit.fail(server.toError({ _tag: "MailboxFull", capacity: server.handlers.capacity }))
+
+/** The calls and casts of a server, wherever it is for the fiber that makes them. */
+export const makeMethods = (handlers: Handlers, find: (fiber: AnyFiber) => Place): Record<string, Method> => {
+  const methods: Record<string, Method> = {}
+  for (const name of Object.keys(handlers.calls)) {
+    methods[name] = (...args) =>
+      Effect.withFiber((fiber: AnyFiber) =>
+        onServer(fiber, find(fiber), (server, timeoutMillis) => server.call(fiber, name, args, timeoutMillis))
+      )
+  }
+  for (const [name, handler] of Object.entries(handlers.casts)) {
+    methods[name] = (...args) =>
+      Effect.withFiber((fiber: AnyFiber) =>
+        tellServer(find(fiber), (server) => castTo(server, fiber, name, (state) => handler(state, ...args)))
+      )
+  }
+  return methods
+}
+
+/** Sends plain messages. */
+export const makeSend =
+  (key: string, handlers: Handlers, find: (fiber: AnyFiber) => Place) =>
+  (message: unknown): Effect.Effect<void, unknown> => {
+    const { info } = handlers
+    return info === undefined
+      ? Effect.die(new Error(`${key} has no \`info\` handler`))
+      : Effect.withFiber((fiber: AnyFiber) =>
+          tellServer(find(fiber), (server) => castTo(server, fiber, "info", (state) => info(state, message)))
+        )
+  }
+
+// --------------------------------------------------------------------------------------------------------------------
+// servers
+// --------------------------------------------------------------------------------------------------------------------
 
 /** Starts a server in the layer's scope and returns the service: its calls and casts as methods. */
 export const make = Effect.fnUntraced(function* (
@@ -76,91 +176,29 @@ export const make = Effect.fnUntraced(function* (
   ).pipe(
     Effect.onExit((exit) => {
       server.end(exit)
-      const told = process === undefined ? Effect.void : process.exit(exit)
-      const terminated =
-        definition.terminate === undefined
-          ? Effect.void
-          : (definition.terminate(server.state, exit) as Effect.Effect<void>)
+      const terminate = Effect.suspend(() => definition.terminate?.(server.state, exit) ?? Effect.void)
       return Effect.andThen(
-        Effect.andThen(told, terminated),
-        Effect.sync(() => server.finish())
+        process === undefined ? Effect.void : process.exit(exit),
+        Effect.onExit(terminate, (ended) => Effect.sync(() => server.finish(ended)))
       )
     }),
     Effect.provideContext(context)
   ) as Effect.Effect<StopReason, unknown>
   server.fiber = yield* Effect.forkScoped(life, { startImmediately: true })
-  const service: Record<string | symbol, unknown> = { [Unguarded]: true }
-  const method =
-    (cast: boolean, name: string) =>
-    (...args: ReadonlyArray<unknown>) =>
-      Effect.withFiber((fiber: Fiber.Fiber<unknown, unknown>) =>
-        cast ? castTo(server, fiber, name, args) : server.call(fiber, name, args, fiber.getRef(CallTimeout))
-      )
-  for (const name of Object.keys(handlers.calls)) service[name] = method(false, name)
-  for (const name of Object.keys(handlers.casts)) service[name] = method(true, name)
-  servers.set(service, server)
-  return service
+  // Also an end that ran no finalizer is an end.
+  server.fiber.addObserver((exit) => {
+    server.end(exit)
+    server.finish(exit)
+  })
+  return serviceAt(server, handlers)
 })
 
-export const castTo = (
-  server: Server,
-  fiber: Fiber.Fiber<unknown, unknown> | undefined,
-  name: string,
-  args: ReadonlyArray<unknown>
-): Effect.Effect<void, unknown> => {
-  const handler = name === "info" ? server.handlers.info : server.handlers.casts[name]
-  if (handler === undefined) return Effect.die(new Error(`${server.key} has no \`${name}\` handler`))
-  const run = (state: unknown) => (handler as Handlers["casts"][string])(state, ...args)
-  return server.cast(name, run, fiber?.cache.span)
-    ? Exit.void
-    : Exit.fail(server.toError({ _tag: "MailboxFull", capacity: server.handlers.capacity }))
-}
-
-/** Finds the running server behind a service, waiting for it within the call's timeout while it restarts. */
-export const reach = (
-  fiber: Fiber.Fiber<unknown, unknown>,
-  key: string,
-  service: unknown,
-  use: (server: Server, timeoutMillis: number) => Effect.Effect<unknown, unknown>
-): Effect.Effect<unknown, unknown> =>
-  refusal(fiber.context, key) ?? reachWithin(fiber.getRef(CallTimeout), key, service, use)
-
-const reachWithin = (
-  timeout: number,
-  key: string,
-  service: unknown,
-  use: (server: Server, timeoutMillis: number) => Effect.Effect<unknown, unknown>
-): Effect.Effect<unknown, unknown> => {
-  const behind = typeof service === "object" && service !== null ? cellOf(service) : undefined
-  if (behind === undefined) return use(serverOf(key, service), timeout)
-  const running = behind.cell.current?.services.get(behind.key)
-  // Below a supervisor inside a supervisor, behind a handle there is another one.
-  return running !== undefined ? reachWithin(timeout, key, running, use) : waitFor(key, behind, timeout, use)
-}
-
-const waitFor = (
-  key: string,
-  behind: { readonly cell: Cell; readonly key: string },
-  timeout: number,
-  use: (server: Server, timeoutMillis: number) => Effect.Effect<unknown, unknown>
-): Effect.Effect<unknown, unknown> =>
-  Effect.flatMap(Clock.currentTimeMillis, (began) =>
-    Effect.timeoutOrElse(behind.cell.instance, {
-      duration: timeout,
-      orElse: () => Effect.fail(toCallError(behind.cell.path, { _tag: "Timeout", millis: timeout }))
-    }).pipe(
-      Effect.flatMap((instance) =>
-        Effect.flatMap(Clock.currentTimeMillis, (now) =>
-          reachWithin(Math.max(0, timeout - (now - began)), key, instance.services.get(behind.key), use)
-        )
-      )
-    )
-  )
-
-const serverOf = (key: string, service: unknown): Server => {
-  const server = typeof service === "object" && service !== null ? servers.get(service) : undefined
-  if (server === undefined) throw new Error(`the service "${key}" was not made by its GenServer's layer`)
-  return server
+// The service at a place; the service of a server makes its own handles, which find the server themselves.
+const serviceAt = (place: Place, handlers: Handlers): object => {
+  const service: Record<string | symbol, unknown> = makeMethods(handlers, () => place)
+  service[MakeHandle] = (cell: Cell, key: string) => serviceAt({ cell, key }, handlers)
+  places.set(service, place)
+  return service
 }
 
 // A model that was not marked as an entity escapes the compiler, but not the server's start.

@@ -5,7 +5,7 @@
  * bound members: an effect, a stream or a method of the handle finds its counterpart on the instance when it is run.
  * Anything else (data, getters, methods that answer without an effect) is read from the latest instance.
  */
-import { Cause, Context, Effect, Effectable, Exit, type Fiber, Stream } from "effect"
+import { Cause, Context, Effect, Effectable, Exit, type Fiber, Redacted, Stream } from "effect"
 import { ChildUnavailable } from "../Child.ts"
 import { callOn, type Cell, type Gone, type Instance, refusal, unavailable, watchInstance } from "./cell.ts"
 
@@ -19,43 +19,40 @@ interface Pin {
 
 const Pins = Context.Reference<Pin | undefined>("@coppice/supervision/Pins", { defaultValue: () => undefined })
 
-/** A service with this member ends its own calls when its instance dies, and needs no guard around them. */
-export const Unguarded: unique symbol = Symbol.for("@coppice/supervision/Unguarded")
+/** A service with this member makes its handle itself. */
+export const MakeHandle: unique symbol = Symbol.for("@coppice/supervision/MakeHandle")
+
+/** A service that knows better than a proxy how to reach its running instance. */
+export interface MakesHandle {
+  readonly [MakeHandle]: (cell: Cell, key: string) => object
+}
+
+const makesHandle = (service: object): service is MakesHandle => MakeHandle in service
 
 /** Finds a value on an instance: the service, or a member of it. */
 type Find = (instance: Instance) => unknown
 
-/** A cell, and whether calls through it need a guard. */
-interface Door {
-  readonly cell: Cell
-  readonly guard: boolean
-}
-
-const handles = new WeakMap<object, { readonly cell: Cell; readonly key: string }>()
-
-/** The cell behind a handle; none for a service that no supervisor provides. */
-export const cellOf = (service: object): { readonly cell: Cell; readonly key: string } | undefined =>
-  handles.get(service)
-
 /** A handle for the service `key` of the child behind `cell`. A service that is a primitive value stays that value. */
 export const make = (cell: Cell, key: string, service: unknown): unknown => {
   const find: Find = (instance) => instance.services.get(key)
-  const door: Door = { cell, guard: !(isObject(service) && Unguarded in service) }
-  const handle =
-    isObject(service) && !Effect.isEffect(service) && !Stream.isStream(service)
-      ? lateObject(door, find, service)
-      : late(door, find, service)
-  if (isObject(handle)) handles.set(handle, { cell, key })
-  return handle
+  if (isObject(service) && isItself(service)) return service
+  if (!isObject(service) || Effect.isEffect(service) || Stream.isStream(service)) return late(cell, find, service)
+  return makesHandle(service) ? service[MakeHandle](cell, key) : lateObject(cell, find, service)
 }
 
 const isObject = (value: unknown): value is object =>
   (typeof value === "object" && value !== null) || typeof value === "function"
 
+// A class is called with `new`, and a redacted value is found by its identity: neither can be stood in for.
+const isItself = (value: object): boolean =>
+  typeof value === "function"
+    ? Reflect.getOwnPropertyDescriptor(value, "prototype")?.writable === false
+    : Redacted.isRedacted(value)
+
 /** The late bound counterpart of a member; the member itself where it is data. */
-const late = (door: Door, find: Find, value: unknown): unknown => {
-  if (Effect.isEffect(value)) return lateEffect(door, find, value)
-  if (Stream.isStream(value)) return lateStream(door, find)
+const late = (cell: Cell, find: Find, value: unknown): unknown => {
+  if (Effect.isEffect(value)) return lateEffect(cell, find, value)
+  if (Stream.isStream(value)) return lateStream(cell, find)
   return value
 }
 
@@ -64,30 +61,30 @@ const late = (door: Door, find: Find, value: unknown): unknown => {
 // --------------------------------------------------------------------------------------------------------------------
 
 interface LateEffect extends Effect.Effect<unknown, unknown, unknown> {
-  readonly door: Door
+  readonly cell: Cell
   readonly find: Find
 }
 
 const LateEffectProto = Effectable.Prototype<LateEffect>({
   label: "ChildCall",
   evaluate(fiber) {
-    return call(fiber, this.door, this.find)
+    return call(fiber, this.cell, this.find)
   }
 })
 
 // The name under which the runtime asks an effect to run: taken from an effect made by Effect, not assumed.
 const evaluateKey = Object.keys(LateEffectProto).find((key) => key.endsWith("/evaluate")) ?? "evaluate"
 
-const lateEffect = (door: Door, find: Find, specimen: object): Effect.Effect<unknown, unknown, unknown> => {
-  const effect = Object.assign(Object.create(LateEffectProto) as LateEffect, { door, find })
-  return isPlainEffect(specimen) ? effect : extendedEffect(door, find, specimen)
+const lateEffect = (cell: Cell, find: Find, specimen: object): Effect.Effect<unknown, unknown, unknown> => {
+  const effect = Object.assign(Object.create(LateEffectProto) as LateEffect, { cell, find })
+  return isPlainEffect(specimen) ? effect : extendedEffect(cell, find, specimen)
 }
 
 const isPlainEffect = (effect: object): boolean => Object.keys(effect).every((key) => key.startsWith("~effect/"))
 
 // An effect that is more than an effect, such as a SQL statement: its other members stay within reach.
-const extendedEffect = (door: Door, find: Find, specimen: object): Effect.Effect<unknown, unknown, unknown> => {
-  const run = (fiber: Fiber.Fiber<unknown, unknown>) => call(fiber, door, find)
+const extendedEffect = (cell: Cell, find: Find, specimen: object): Effect.Effect<unknown, unknown, unknown> => {
+  const run = (fiber: Fiber.Fiber<unknown, unknown>) => call(fiber, cell, find)
   // A proxy of an effect is an effect.
   return new Proxy(specimen, {
     get(target, key, receiver) {
@@ -97,8 +94,8 @@ const extendedEffect = (door: Door, find: Find, specimen: object): Effect.Effect
       }
       const value: unknown = Reflect.get(target, key, target)
       return typeof value === "function"
-        ? lateMethod(door, find, key, value)
-        : late(door, (instance) => member(find(instance), key), value)
+        ? lateMethod(cell, find, key, value)
+        : late(cell, (instance) => member(find(instance), key), value)
     }
   }) as Effect.Effect<unknown, unknown, unknown>
 }
@@ -106,17 +103,17 @@ const extendedEffect = (door: Door, find: Find, specimen: object): Effect.Effect
 const member = (owner: unknown, key: PropertyKey): unknown =>
   isObject(owner) ? Reflect.get(owner, key, owner) : undefined
 
-const call = (fiber: Fiber.Fiber<unknown, unknown>, door: Door, find: Find): Effect.Effect<unknown, unknown> => {
-  const refused = refusal(fiber.context, door.cell.path)
+const call = (fiber: Fiber.Fiber<unknown, unknown>, cell: Cell, find: Find): Effect.Effect<unknown, unknown> => {
+  const refused = refusal(fiber.context, cell.path)
   if (refused !== undefined) return refused
   const pins = Context.get(fiber.context, Pins)
   for (let pin = pins; pin !== undefined; pin = pin.outer) {
     // Inside a call on an instance everything stays on it, or fails with it.
-    if (pin.active && pin.cell === door.cell)
+    if (pin.active && pin.cell === cell)
       return pin.instance.gone ? unavailable(pin.instance.gone) : run(pin.instance)
   }
-  if (door.cell.current !== undefined) return guarded(door.cell.current)
-  return Effect.flatMap(door.cell.instance, guarded)
+  if (cell.current !== undefined) return guarded(cell.current)
+  return Effect.flatMap(cell.instance, guarded)
 
   function run(instance: Instance): Effect.Effect<unknown, unknown> {
     const effect = find(instance)
@@ -127,9 +124,9 @@ const call = (fiber: Fiber.Fiber<unknown, unknown>, door: Door, find: Find): Eff
   }
   function guarded(instance: Instance): Effect.Effect<unknown, unknown> {
     const effect = run(instance)
-    if (!door.guard || Exit.isExit(effect)) return effect
-    const pin: Pin = { cell: door.cell, instance, outer: innermost(pins), active: true }
-    return callOn(door.cell, instance, Context.add(fiber.context, Pins, pin), effect, () => {
+    if (Exit.isExit(effect)) return effect
+    const pin: Pin = { cell, instance, outer: innermost(pins), active: true }
+    return callOn(cell, instance, Context.add(fiber.context, Pins, pin), effect, () => {
       pin.active = false
     })
   }
@@ -146,14 +143,14 @@ const innermost = (pins: Pin | undefined): Pin | undefined => {
 // streams
 // --------------------------------------------------------------------------------------------------------------------
 
-const lateStream = (door: Door, find: Find): Stream.Stream<unknown, unknown, unknown> =>
+const lateStream = (cell: Cell, find: Find): Stream.Stream<unknown, unknown, unknown> =>
   Stream.unwrap(
     Effect.gen(function* () {
-      const refused = refusal(yield* Effect.context<never>(), door.cell.path)
+      const refused = refusal(yield* Effect.context<never>(), cell.path)
       if (refused !== undefined) return Stream.fromEffect(refused)
       let pin = yield* Pins
-      while (pin !== undefined && !(pin.active && pin.cell === door.cell)) pin = pin.outer
-      const instance = pin?.instance ?? (yield* door.cell.instance)
+      while (pin !== undefined && !(pin.active && pin.cell === cell)) pin = pin.outer
+      const instance = pin?.instance ?? (yield* cell.instance)
       if (instance.gone !== undefined) return Stream.fromEffect(unavailable(instance.gone))
       const stream = find(instance)
       if (!Stream.isStream(stream)) return Stream.empty
@@ -174,10 +171,10 @@ const untilGone = (instance: Instance): Effect.Effect<never> =>
 
 type AnyFunction = (this: unknown, ...args: ReadonlyArray<unknown>) => unknown
 
-const latest = (door: Door): Instance => {
-  const instance = door.cell.current ?? door.cell.latest
+const latest = (cell: Cell): Instance => {
+  const instance = cell.current ?? cell.latest
   if (instance === undefined) {
-    throw new ChildUnavailable({ path: door.cell.path, reason: "restarting", cause: Cause.empty })
+    throw new ChildUnavailable({ path: cell.path, reason: "restarting", cause: Cause.empty })
   }
   return instance
 }
@@ -186,35 +183,37 @@ const latest = (door: Door): Instance => {
  * Calls a function of the latest instance. When it answers with an effect or a stream, the answer is late bound: run on
  * another instance, it is that instance's function that is called.
  */
-const invoke = (door: Door, findOwner: Find, key: PropertyKey | undefined, args: ReadonlyArray<unknown>): unknown => {
+const invoke = (cell: Cell, findOwner: Find, key: PropertyKey | undefined, args: ReadonlyArray<unknown>): unknown => {
   const apply = (instance: Instance): unknown => {
     const owner = findOwner(instance)
     const f = key === undefined ? owner : member(owner, key)
     // A method of the handle is a method of every instance.
     return Reflect.apply(f as AnyFunction, key === undefined ? undefined : owner, args)
   }
-  const asked = latest(door)
+  const asked = latest(cell)
   let answer: unknown
   try {
     answer = apply(asked)
   } catch (defect) {
-    if (door.cell.current !== undefined) throw defect
+    if (cell.current !== undefined) throw defect
     // A dead instance's complaint says nothing about the next one.
-    return lateEffect(door, apply, Effect.void)
+    return lateEffect(cell, apply, Effect.void)
   }
   let known = { instance: asked, answer }
   const find: Find = (instance) => {
     if (instance !== known.instance) known = { instance, answer: apply(instance) }
     return known.answer
   }
-  return typeof answer === "function" ? lateObject(door, find, answer) : late(door, find, answer)
+  return typeof answer === "function" && !isItself(answer)
+    ? lateObject(cell, find, answer)
+    : late(cell, find, answer)
 }
 
-const lateMethod = (door: Door, findOwner: Find, key: PropertyKey, value: object): unknown => {
-  const method = (...args: ReadonlyArray<unknown>) => invoke(door, findOwner, key, args)
+const lateMethod = (cell: Cell, findOwner: Find, key: PropertyKey, value: object): unknown => {
+  const method = (...args: ReadonlyArray<unknown>) => invoke(cell, findOwner, key, args)
   return Object.keys(value).length === 0
     ? method
-    : lateObject(door, (instance) => member(findOwner(instance), key), value, method)
+    : lateObject(cell, (instance) => member(findOwner(instance), key), value, method)
 }
 
 // What has been looked at: service members keep their nature.
@@ -258,15 +257,15 @@ const isNative = (value: object): boolean => {
 }
 
 /** A forwarding object: the service itself, or an object of functions inside it. */
-const lateObject = (door: Door, find: Find, specimen: object, asFunction?: AnyFunction): object => {
+const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFunction): object => {
   const members = new Map<PropertyKey, { readonly of: unknown; readonly late: unknown }>()
   const real = (): object => {
-    const value = find(latest(door))
+    const value = find(latest(cell))
     return isObject(value) ? value : specimen
   }
   const target =
     typeof specimen === "function"
-      ? (asFunction ?? ((...args: ReadonlyArray<unknown>) => invoke(door, find, undefined, args)))
+      ? (asFunction ?? ((...args: ReadonlyArray<unknown>) => invoke(cell, find, undefined, args)))
       : Array.isArray(specimen)
         ? []
         : (Object.create(null) as object)
@@ -294,22 +293,23 @@ const lateObject = (door: Door, find: Find, specimen: object, asFunction?: AnyFu
         : { configurable, enumerable: descriptor.enumerable ?? false, writable: true, value: get(key) }
     },
     apply: (_target, _this, args) =>
-      asFunction === undefined ? invoke(door, find, undefined, args) : Reflect.apply(asFunction, undefined, args)
+      asFunction === undefined ? invoke(cell, find, undefined, args) : Reflect.apply(asFunction, undefined, args)
   })
   return handle
 
   function bind(key: PropertyKey, value: unknown, owner: object): unknown {
+    if (isObject(value) && isItself(value)) return value
     if (typeof value === "function") {
       if (key === "constructor") return value
       return typeof key === "symbol"
         ? (...args: ReadonlyArray<unknown>): unknown => Reflect.apply(value, real(), args)
-        : lateMethod(door, find, key, value)
+        : lateMethod(cell, find, key, value)
     }
     const findMember: Find = (instance) => member(find(instance), key)
     if (isObject(value) && typeof key === "string" && !Effect.isEffect(value) && !Stream.isStream(value)) {
       if (value === owner) return handle
-      return isServiceLike(value) && !key.startsWith("~") ? lateObject(door, findMember, value) : value
+      return isServiceLike(value) && !key.startsWith("~") ? lateObject(cell, findMember, value) : value
     }
-    return late(door, findMember, value)
+    return late(cell, findMember, value)
   }
 }

@@ -74,6 +74,7 @@ interface Message {
 
 /** A caller that waits. Settled once: by the answer, its timeout, the server's end or its own interruption. */
 class Request {
+  queued = false
   exit: Exit.Exit<unknown, unknown> | undefined
   resume: ((exit: Exit.Exit<unknown, unknown>) => void) | undefined
   deadline = 0
@@ -109,6 +110,7 @@ export class Server {
   /** A message whose handler has been called in its sender's turn, and whose effect the loop has to run. */
   private begun: { readonly message: Message; readonly effect: Run } | undefined
   private queue: Array<Message | undefined> = []
+  private departed = 0
   private head = 0
   private wake: (() => void) | undefined
   private readonly waiting: Array<Request> = []
@@ -129,8 +131,9 @@ export class Server {
     this.toError = toError
   }
 
+  /** How many messages wait; those whose callers have left do not count. */
   get mailboxLength(): number {
-    return this.queue.length - this.head
+    return this.queue.length - this.head - this.departed
   }
 
   /** Takes what `init` answered as the first state. */
@@ -202,17 +205,13 @@ export class Server {
   private push(message: Message): void {
     const wake = this.wake
     if (wake === undefined) {
+      if (message.request !== undefined) message.request.queued = true
       this.queue.push(message)
       return
     }
     this.wake = undefined
     this.handled++
-    let effect: Run
-    try {
-      effect = message.run(this.state)
-    } catch (defect) {
-      effect = Exit.die(defect)
-    }
+    const effect = this.invoke(message.run)
     if (message.span === undefined && this.handlers.idle === undefined && isAnswer(message, effect)) {
       this.answer(message, effect)
       // Whatever came in while the handler ran is the loop's.
@@ -248,10 +247,9 @@ export class Server {
       }
       if (timeoutMillis !== Infinity) this.arm(request, timeoutMillis)
       return Effect.sync(() => {
-        // A request whose caller has left is skipped when its turn comes.
         request.resume = undefined
         this.disarm(request)
-        request.settle(Exit.void)
+        this.leave(request, Exit.void)
       })
     })
   }
@@ -279,6 +277,7 @@ export class Server {
     if (!request.armed) return
     request.armed = false
     this.armed--
+    if (this.ended !== undefined && this.armed === 0) this.sweeper?.fiber.interruptUnsafe()
   }
 
   private sweepAt(at: number, inMillis: number): void {
@@ -302,7 +301,7 @@ export class Server {
     const next = waiting[0]
     if (next !== undefined) this.sweepAt(next.deadline, Math.max(0, next.deadline - now))
     for (const request of left) {
-      if (request.armed) request.settle(this.fail({ _tag: "Timeout", millis: request.timeoutMillis }))
+      if (request.armed) this.leave(request, this.fail({ _tag: "Timeout", millis: request.timeoutMillis }))
     }
   }
 
@@ -312,6 +311,11 @@ export class Server {
 
   /** Handles messages until a handler stops the server or fails. The result is the reason of a stop. */
   readonly loop: Effect.Effect<StopReason, unknown, unknown> = Effect.suspend(() =>
+    // What `init` wants continued runs when the server is up, so that its failure is a crash and no failed start.
+    this.then === undefined ? this.messages : Effect.andThen(Effect.yieldNow, this.messages)
+  )
+
+  private readonly messages: Effect.Effect<StopReason, unknown, unknown> = Effect.suspend(() =>
     Effect.map(
       Effect.whileLoop({
         while: () => this.stopping === undefined,
@@ -329,7 +333,10 @@ export class Server {
       const run = this.handlers.continue
       return run === undefined
         ? Effect.die(new Error(`${this.key}: a handler asked to continue, but there is no \`continue\` handler`))
-        : this.run(ownMessage("continue"), run(this.state, then.continue))
+        : this.run(
+            ownMessage("continue"),
+            this.invoke((state) => run(state, then.continue))
+          )
     }
     const begun = this.begun
     if (begun !== undefined) {
@@ -340,13 +347,29 @@ export class Server {
     if (message === undefined) return this.park()
     if (message.request?.exit !== undefined) return Exit.void
     this.handled++
-    return this.run(message, message.run(this.state))
+    return this.run(message, this.invoke(message.run))
+  }
+
+  // The caller no longer waits: its message is skipped when its turn comes, and does not count until then.
+  private leave(request: Request, exit: Exit.Exit<unknown, unknown>): void {
+    if (request.queued) {
+      request.queued = false
+      this.departed++
+      if (this.departed > 64 && this.departed * 2 > this.queue.length - this.head) {
+        this.queue = this.queue.slice(this.head).filter((message) => message?.request !== request && !hasLeft(message))
+        this.head = 0
+        this.departed = 0
+      }
+    }
+    request.settle(exit)
   }
 
   private take(): Message | undefined {
     if (this.head === this.queue.length) return undefined
     const message = this.queue[this.head]
     this.queue[this.head++] = undefined
+    if (hasLeft(message)) this.departed--
+    else if (message?.request !== undefined) message.request.queued = false
     if (this.head === this.queue.length) {
       this.queue.length = 0
       this.head = 0
@@ -355,6 +378,17 @@ export class Server {
       this.head = 0
     }
     return message
+  }
+
+  // A handler that throws, or answers with something else than an effect, is one that dies.
+  private invoke(handler: (state: unknown) => unknown): Run {
+    try {
+      const handling = handler(this.state)
+      if (Effect.isEffect(handling)) return handling
+      return Exit.die(new Error(`${this.key}: a handler must return an Effect, but one returned ${String(handling)}`))
+    } catch (defect) {
+      return Exit.die(defect)
+    }
   }
 
   private run(message: Message, handling: Run): Effect.Effect<void, unknown, unknown> {
@@ -412,7 +446,7 @@ export class Server {
     const { idle } = this.handlers
     if (idle === undefined) return this.parked
     return Effect.flatMap(Effect.timeoutOption(this.parked, idle.afterMillis), (woken) =>
-      woken._tag === "Some" ? Effect.void : this.run(ownMessage("idle"), idle.handle(this.state))
+      woken._tag === "Some" ? Effect.void : this.run(ownMessage("idle"), this.invoke(idle.handle))
     )
   }
 
@@ -428,7 +462,6 @@ export class Server {
   end(exit: Exit.Exit<unknown, unknown>): void {
     if (this.ended !== undefined) return
     this.ended = exit
-    this.sweeper?.fiber.interruptUnsafe()
     const asked = [this.current?.request, this.begun?.message.request]
     for (let message = this.take(); message !== undefined; message = this.take()) asked.push(message.request)
     for (const request of asked) {
@@ -436,12 +469,22 @@ export class Server {
         request.settle(this.fail({ _tag: "Down", cause: causeOf(exit) }))
       }
     }
+    // The one that a stop replies to may still run out of patience with `terminate`.
+    if (this.armed === 0) this.sweeper?.fiber.interruptUnsafe()
   }
 
-  finish(): void {
-    this.lastReply?.request.settle(Exit.succeed(this.lastReply.value))
+  /** Sends the reply of a stop, once `terminate` has ended in whatever way. */
+  finish(terminated: Exit.Exit<unknown, unknown>): void {
+    const last = this.lastReply
+    if (last === undefined || last.request.exit !== undefined) return
+    last.request.settle(
+      Exit.isSuccess(terminated) ? Exit.succeed(last.value) : this.fail({ _tag: "Down", cause: causeOf(terminated) })
+    )
   }
 }
+
+const hasLeft = (message: Message | undefined): boolean =>
+  message?.request !== undefined && !message.request.queued && message.request.exit !== undefined
 
 const ownMessage = (name: string): Message => ({
   name,
