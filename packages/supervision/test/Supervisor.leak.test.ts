@@ -202,7 +202,8 @@ describe("what an abandoned child still asks of others", () => {
   })
   class Counter extends GenServer.Service<Counter>()("test/Counter", {
     init: () => Effect.succeed(0),
-    calls: { add: (n) => Effect.succeed(GenServer.reply(n + 1, n + 1)) }
+    calls: { add: (n) => Effect.succeed(GenServer.reply(n + 1, n + 1)) },
+    casts: { set: (_n, to: number) => Effect.succeed(to) }
   }) {}
 
   /** Does everything that a child can do with its siblings, after the gate has opened. */
@@ -212,7 +213,6 @@ describe("what an abandoned child still asks of others", () => {
         const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
         said.push(`${what}: ${error instanceof Child.ChildUnavailable ? error.reason : Exit.isSuccess(exit)}`)
       })
-    const { add } = Counter
     return Layer.effectDiscard(
       Effect.gen(function* () {
         const { inside, lines, write } = yield* Store
@@ -220,7 +220,8 @@ describe("what an abandoned child still asks of others", () => {
           Effect.gen(function* () {
             yield* Deferred.await(gate)
             yield* use("call", write("late"))
-            yield* use("class call", add())
+            yield* use("class call", Counter.add())
+            yield* use("class cast", Counter.set(1))
             yield* use("stream", Stream.runDrain(lines))
           }).pipe(Effect.provideService(Counter, counter))
         )
@@ -263,6 +264,7 @@ describe("what an abandoned child still asks of others", () => {
         assert.deepStrictEqual(said.toSorted(), [
           "call: abandoned",
           "class call: abandoned",
+          "class cast: abandoned",
           "inside a call: abandoned",
           "stream: abandoned"
         ])

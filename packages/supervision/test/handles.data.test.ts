@@ -1,7 +1,22 @@
 // Handles of services that are more or other than objects of functions.
 import { Process } from "@coppice/supervision"
 import { assert, describe } from "@effect/vitest"
-import { Chunk, Context, Deferred, Duration, Effect, Equal, HashMap, Option, PubSub, Queue, Ref, Stream } from "effect"
+import {
+  Chunk,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Equal,
+  HashMap,
+  Option,
+  PubSub,
+  Queue,
+  Redacted,
+  Ref,
+  Schema,
+  Stream
+} from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient, Statement } from "effect/sql"
 import { rig } from "./fixtures/Rig.ts"
@@ -250,6 +265,43 @@ describe("services that are not plain objects", () => {
       assert.strictEqual(service.format.format(1234), "1,234")
       assert.strictEqual(new URLSearchParams(service.search).get("a"), "b")
       assert.deepStrictEqual(structuredClone(service.boxed), { of: "data" })
+    })
+  )
+
+  scenario("classes and redacted values, which are known by their identity, are handed over as they are", () =>
+    Effect.gen(function* () {
+      class Person extends Schema.Class<Person>("Person")({ name: Schema.String }) {}
+      class Settings extends Context.Service<
+        Settings,
+        {
+          readonly password: Redacted.Redacted
+          readonly Person: typeof Person
+          readonly makeClass: () => typeof Person
+          readonly connect: Effect.Effect<string>
+        }
+      >()("test/Settings") {}
+      class Secret extends Context.Service<Secret, Redacted.Redacted>()("test/Secret") {}
+      class Model extends Context.Service<Model, typeof Person>()("test/Model") {}
+      const settings = yield* rig(Settings, (n) =>
+        Effect.succeed({
+          password: Redacted.make(`secret ${n}`),
+          Person,
+          makeClass: () => Person,
+          connect: Effect.succeed(`connected ${n}`)
+        })
+      )
+      const secret = yield* rig(Secret, (n) => Effect.succeed(Redacted.make(`secret ${n}`)))
+      const model = yield* rig(Model, () => Effect.succeed(Person))
+      for (let n = 1; n < 3; n++) {
+        const { service } = settings
+        assert.strictEqual(Redacted.value(service.password), `secret ${n}`)
+        assert.strictEqual(new service.Person({ name: "Ada" }).name, "Ada")
+        assert.strictEqual(service.makeClass(), Person)
+        assert.strictEqual(yield* service.connect, `connected ${n}`)
+        assert.strictEqual(Redacted.value(secret.service), "secret 1")
+        assert.strictEqual((yield* Schema.decodeUnknownEffect(model.service)({ name: "Bob" })).name, "Bob")
+        for (const { crash } of [settings, secret, model]) yield* crash
+      }
     })
   )
 

@@ -2,7 +2,7 @@
 import { Cause, Clock, Context, Duration, Effect, Exit, type Fiber } from "effect"
 import { Process } from "../Process.ts"
 import { toCallError } from "./callError.ts"
-import type { Cell, Instance } from "./cell.ts"
+import { type Cell, type Instance, refusal } from "./cell.ts"
 import { monotonicMillis } from "./child.ts"
 import { MakeHandle } from "./handle.ts"
 import { type Handlers, Server, type StopReason } from "./server.ts"
@@ -77,6 +77,8 @@ export const onServer = (
 ): Effect.Effect<unknown, unknown> => {
   if (place instanceof Server) return ask(place, timeoutMillis)
   const { cell, key } = place
+  const refused = refusal(fiber.context, cell.path)
+  if (refused !== undefined) return refused
   if (cell.current !== undefined) return onServer(fiber, placeIn(key, cell.current), ask, timeoutMillis)
   const clock = fiber.getRef(Clock.Clock)
   const began = monotonicMillis(clock)
@@ -93,14 +95,17 @@ export const onServer = (
 
 /** Puts a message into the mailbox of a server. It has no timeout: it waits for a server that restarts. */
 const tellServer = (
+  fiber: AnyFiber,
   place: Place,
   tell: (server: Server) => Effect.Effect<void, unknown>
 ): Effect.Effect<void, unknown> => {
   if (place instanceof Server) return tell(place)
   const { cell, key } = place
+  const refused = refusal(fiber.context, cell.path)
+  if (refused !== undefined) return refused
   return cell.current !== undefined
-    ? tellServer(placeIn(key, cell.current), tell)
-    : Effect.flatMap(cell.instance, (instance) => tellServer(placeIn(key, instance), tell))
+    ? tellServer(fiber, placeIn(key, cell.current), tell)
+    : Effect.flatMap(cell.instance, (instance) => tellServer(fiber, placeIn(key, instance), tell))
 }
 
 // --------------------------------------------------------------------------------------------------------------------
@@ -126,7 +131,7 @@ export const makeMethods = (handlers: Handlers, find: (fiber: AnyFiber) => Place
   for (const [name, handler] of Object.entries(handlers.casts)) {
     methods[name] = (...args) =>
       Effect.withFiber((fiber: AnyFiber) =>
-        tellServer(find(fiber), (server) => castTo(server, fiber, name, (state) => handler(state, ...args)))
+        tellServer(fiber, find(fiber), (server) => castTo(server, fiber, name, (state) => handler(state, ...args)))
       )
   }
   return methods
@@ -140,7 +145,7 @@ export const makeSend =
     return info === undefined
       ? Effect.die(new Error(`${key} has no \`info\` handler`))
       : Effect.withFiber((fiber: AnyFiber) =>
-          tellServer(find(fiber), (server) => castTo(server, fiber, "info", (state) => info(state, message)))
+          tellServer(fiber, find(fiber), (server) => castTo(server, fiber, "info", (state) => info(state, message)))
         )
   }
 
