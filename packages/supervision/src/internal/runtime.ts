@@ -59,6 +59,8 @@ export class SupervisorRuntime {
   private readonly restarts: Array<number> = []
   private readonly operations = new Set<Operation>()
   private readonly own: ReadonlySet<Node>
+  /** All there ever were: the services of one that is gone stay, and say that it has finished. */
+  private readonly everyChild: ReadonlyArray<ChildState>
   private children: ReadonlyArray<ChildState>
   private readonly removed = new WeakSet<ChildState>()
   private readonly incarnation: number
@@ -70,10 +72,11 @@ export class SupervisorRuntime {
     this.node = node
     this.incarnation = node.incarnation
     this.options = options
-    this.children = options.children.map(
+    this.everyChild = options.children.map(
       (spec) =>
         new ChildState(node.path, spec, env, (child, life, exit) => this.tell({ _tag: "Ended", child, life, exit }))
     )
+    this.children = this.everyChild
     this.own = new Set(this.children.map((child) => child.node))
     this.showChildren()
   }
@@ -93,7 +96,7 @@ export class SupervisorRuntime {
   /** The context with what the children provide, or those before one of them: of several for a key, the last one's. */
   provided(context: Context.Context<never>, before?: ChildState): Context.Context<never> {
     const services = new Map(context.mapUnsafe)
-    for (const child of this.children) {
+    for (const child of this.everyChild) {
       if (child === before) break
       for (const [key, { handle }] of child.handles) services.set(key, handle)
     }
@@ -272,23 +275,21 @@ export class SupervisorRuntime {
           child === trigger
             ? child.stop(exit, Exit.isFailure(exit) ? "crashed" : "stopped")
             : child.stop(Exit.void, "stopped")
-        // At one go: a temporary child that was stopped must be gone when another operation takes over.
-        yield* child !== trigger && child.spec.options.restart === "temporary"
+        // At one go: a temporary child that was stopped must be gone when another operation takes over. One that was
+        // never up has not had the one life it is due.
+        yield* child !== trigger && child.spec.options.restart === "temporary" && child.hasStarted
           ? Effect.uninterruptible(Effect.andThen(stop, self.remove(child)))
           : stop
       }
       if (trigger !== undefined) yield* self.backoff(trigger, exit)
-      let context = self.provided(
-        self.env.context,
-        operation.children.find((child) => !self.removed.has(child))
-      )
+      let context = self.provided(self.env.context, operation.children[0])
       for (const child of operation.children) {
         if (!self.removed.has(child)) {
           yield* child
             .start(context)
             .pipe(Effect.catchCause((cause) => Effect.fail<Failure>({ child, cause, final: false })))
-          for (const { handle, tag } of child.handles.values()) context = Context.add(context, tag, handle)
         }
+        for (const { handle, tag } of child.handles.values()) context = Context.add(context, tag, handle)
         operation.started++
       }
     })
