@@ -92,30 +92,4 @@ describe("the services of a temporary child that has ended", () => {
       finished(yield* Effect.exit(Context.get(app.context, Box).number))
     })
   )
-
-  scenario("come to be where its first start was cut short by the restart of its group", () =>
-    Effect.gen(function* () {
-      const { a, b } = cast("a", "b")
-      b.startTakes = "1 second"
-      const seen: Array<unknown> = []
-      const box = Layer.provideMerge(Layer.effect(Box, make(1)), b.layer)
-      yield* fork(
-        start(
-          Supervisor.layer("App", {
-            strategy: "one_for_all",
-            children: [
-              a.child(),
-              Child.layer("box", box, { restart: "temporary" }),
-              Child.layer("user", needsBox(seen))
-            ]
-          })
-        )
-      )
-      yield* settle
-      yield* a.crash()
-      yield* pass("1 second")
-      assert.strictEqual((yield* Tree.get("App/box")).status, "running")
-      assert.strictEqual(seen.length, 1)
-    })
-  )
 })

@@ -275,9 +275,8 @@ export class SupervisorRuntime {
           child === trigger
             ? child.stop(exit, Exit.isFailure(exit) ? "crashed" : "stopped")
             : child.stop(Exit.void, "stopped")
-        // At one go: a temporary child that was stopped must be gone when another operation takes over. One that was
-        // never up has not had the one life it is due.
-        yield* child !== trigger && child.spec.options.restart === "temporary" && child.hasStarted
+        // At one go: a temporary child that was stopped must be gone when another operation takes over.
+        yield* child !== trigger && child.spec.options.restart === "temporary"
           ? Effect.uninterruptible(Effect.andThen(stop, self.remove(child)))
           : stop
       }
