@@ -178,7 +178,11 @@ export interface Definition<
   readonly capacity?: Capacity
 }
 
-type Tail<H> = H extends (state: never, ...args: infer Args) => unknown ? Args : never
+type Tail<H> = H extends (...all: infer All) => unknown
+  ? All extends readonly [unknown?, ...infer Args]
+    ? Args
+    : []
+  : never
 type Answer<H> = H extends (...args: Array<never>) => Effect.Effect<infer Outcome, infer _E, infer _R>
   ? Outcome extends Reply<infer A, infer _S>
     ? A
