@@ -93,9 +93,8 @@ const extendedEffect = (cell: Cell, find: Find, specimen: object): Effect.Effect
         return Reflect.get(target, key, receiver)
       }
       const value: unknown = Reflect.get(target, key, target)
-      return typeof value === "function"
-        ? lateMethod(cell, find, key, value)
-        : late(cell, (instance) => member(find(instance), key), value)
+      const findMember: Find = (instance) => member(find(instance), key)
+      return typeof value === "function" ? lateMethod(cell, findMember, find, value) : late(cell, findMember, value)
     }
   }) as Effect.Effect<unknown, unknown, unknown>
 }
@@ -109,8 +108,7 @@ const call = (fiber: Fiber.Fiber<unknown, unknown>, cell: Cell, find: Find): Eff
   const pins = Context.get(fiber.context, Pins)
   for (let pin = pins; pin !== undefined; pin = pin.outer) {
     // Inside a call on an instance everything stays on it, or fails with it.
-    if (pin.active && pin.cell === cell)
-      return pin.instance.gone ? unavailable(pin.instance.gone) : run(pin.instance)
+    if (pin.active && pin.cell === cell) return pin.instance.gone ? unavailable(pin.instance.gone) : run(pin.instance)
   }
   if (cell.current !== undefined) return guarded(cell.current)
   return Effect.flatMap(cell.instance, guarded)
@@ -183,13 +181,9 @@ const latest = (cell: Cell): Instance => {
  * Calls a function of the latest instance. When it answers with an effect or a stream, the answer is late bound: run on
  * another instance, it is that instance's function that is called.
  */
-const invoke = (cell: Cell, findOwner: Find, key: PropertyKey | undefined, args: ReadonlyArray<unknown>): unknown => {
-  const apply = (instance: Instance): unknown => {
-    const owner = findOwner(instance)
-    const f = key === undefined ? owner : member(owner, key)
-    // A method of the handle is a method of every instance.
-    return Reflect.apply(f as AnyFunction, key === undefined ? undefined : owner, args)
-  }
+const invoke = (cell: Cell, find: Find, findOwner: Find, args: ReadonlyArray<unknown>): unknown => {
+  // A method of the handle is a method of every instance.
+  const apply = (instance: Instance): unknown => Reflect.apply(find(instance) as AnyFunction, findOwner(instance), args)
   const asked = latest(cell)
   let answer: unknown
   try {
@@ -200,21 +194,21 @@ const invoke = (cell: Cell, findOwner: Find, key: PropertyKey | undefined, args:
     return lateEffect(cell, apply, Effect.void)
   }
   let known = { instance: asked, answer }
-  const find: Find = (instance) => {
+  const findAnswer: Find = (instance) => {
     if (instance !== known.instance) known = { instance, answer: apply(instance) }
     return known.answer
   }
   return typeof answer === "function" && !isItself(answer)
-    ? lateObject(cell, find, answer)
-    : late(cell, find, answer)
+    ? lateObject(cell, findAnswer, answer)
+    : late(cell, findAnswer, answer)
 }
 
-const lateMethod = (cell: Cell, findOwner: Find, key: PropertyKey, value: object): unknown => {
-  const method = (...args: ReadonlyArray<unknown>) => invoke(cell, findOwner, key, args)
-  return Object.keys(value).length === 0
-    ? method
-    : lateObject(cell, (instance) => member(findOwner(instance), key), value, method)
+const lateMethod = (cell: Cell, find: Find, findOwner: Find, value: object): unknown => {
+  const method = (...args: ReadonlyArray<unknown>) => invoke(cell, find, findOwner, args)
+  return Object.keys(value).length === 0 ? method : lateObject(cell, find, value, method)
 }
+
+const noOwner: Find = () => undefined
 
 // What has been looked at: service members keep their nature.
 const serviceLike = new WeakMap<object, boolean>()
@@ -256,26 +250,39 @@ const isNative = (value: object): boolean => {
   return false
 }
 
+/** A member as it was read from an instance. */
+interface Read {
+  instance: Instance
+  owner: object
+  readonly value: unknown
+}
+
 /** A forwarding object: the service itself, or an object of functions inside it. */
 const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFunction): object => {
-  const members = new Map<PropertyKey, { readonly of: unknown; readonly late: unknown }>()
+  const members = new Map<PropertyKey, { readonly read: Read; readonly late: unknown }>()
   const real = (): object => {
     const value = find(latest(cell))
     return isObject(value) ? value : specimen
   }
   const target =
     typeof specimen === "function"
-      ? (asFunction ?? ((...args: ReadonlyArray<unknown>) => invoke(cell, find, undefined, args)))
+      ? (asFunction ?? ((...args: ReadonlyArray<unknown>) => invoke(cell, find, noOwner, args)))
       : Array.isArray(specimen)
         ? []
         : (Object.create(null) as object)
   const get = (key: PropertyKey): unknown => {
     const owner = real()
     const value: unknown = Reflect.get(owner, key, owner)
+    const instance = latest(cell)
     const known = members.get(key)
-    if (known !== undefined && known.of === value) return known.late
-    const made = bind(key, value, owner)
-    if (made !== value) members.set(key, { of: value, late: made })
+    if (known !== undefined && known.read.value === value) {
+      // What instances share, such as the methods of a class, is read again on each of them.
+      Object.assign(known.read, { instance, owner })
+      return known.late
+    }
+    const read: Read = { instance, owner, value }
+    const made = bind(key, read)
+    if (made !== value) members.set(key, { read, late: made })
     return made
   }
   const handle: object = new Proxy(target, {
@@ -293,19 +300,23 @@ const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFu
         : { configurable, enumerable: descriptor.enumerable ?? false, writable: true, value: get(key) }
     },
     apply: (_target, _this, args) =>
-      asFunction === undefined ? invoke(cell, find, undefined, args) : Reflect.apply(asFunction, undefined, args)
+      asFunction === undefined ? invoke(cell, find, noOwner, args) : Reflect.apply(asFunction, undefined, args)
   })
   return handle
 
-  function bind(key: PropertyKey, value: unknown, owner: object): unknown {
+  function bind(key: PropertyKey, read: Read): unknown {
+    const { owner, value } = read
     if (isObject(value) && isItself(value)) return value
+    // Whoever has read a member has that very one, for as long as its instance is there.
+    const findMember: Find = (instance) => (instance === read.instance ? read.value : member(find(instance), key))
     if (typeof value === "function") {
       if (key === "constructor") return value
-      return typeof key === "symbol"
-        ? (...args: ReadonlyArray<unknown>): unknown => Reflect.apply(value, real(), args)
-        : lateMethod(cell, find, key, value)
+      if (typeof key === "symbol") {
+        return (...args: ReadonlyArray<unknown>): unknown => Reflect.apply(value, real(), args)
+      }
+      const findOwner: Find = (instance) => (instance === read.instance ? read.owner : find(instance))
+      return lateMethod(cell, findMember, findOwner, value)
     }
-    const findMember: Find = (instance) => member(find(instance), key)
     if (isObject(value) && typeof key === "string" && !Effect.isEffect(value) && !Stream.isStream(value)) {
       if (value === owner) return handle
       return isServiceLike(value) && !key.startsWith("~") ? lateObject(cell, findMember, value) : value
