@@ -1,6 +1,7 @@
 // Handles of what Effect's own modules made: their functions, which read and write the members, must not notice.
 import { assert, describe } from "@effect/vitest"
-import { Context, Effect, type Fiber, Pool, Stream } from "effect"
+import { Context, Effect, type Fiber, Pipeable, Pool, Stream } from "effect"
+import { HttpClient, HttpClientRequest, HttpClientResponse } from "effect/http"
 import { rig } from "./fixtures/Rig.ts"
 import { scenario, settle } from "./fixtures/Scenario.ts"
 
@@ -83,6 +84,67 @@ describe("a handle of a Pool", () => {
         assert.match(yield* Effect.scoped(Pool.get(service)), new RegExp(`^${n}\\.`))
         yield* crash
       }
+    })
+  )
+})
+
+describe("what is piped from a handle", () => {
+  scenario("is made of the handle: a derived HttpClient outlives the first instance", () =>
+    Effect.gen(function* () {
+      const { crash, service } = yield* rig(HttpClient.HttpClient, (n) =>
+        Effect.gen(function* () {
+          let open = true
+          yield* Effect.addFinalizer(() => Effect.sync(() => (open = false)))
+          return HttpClient.make((request) =>
+            open
+              ? Effect.succeed(HttpClientResponse.fromWeb(request, new Response(`${n} ${request.url}`)))
+              : Effect.die(new Error("the agent is gone"))
+          )
+        })
+      )
+      const derived = service.pipe(
+        HttpClient.mapRequest(HttpClientRequest.prependUrl("http://localhost")),
+        HttpClient.filterStatusOk
+      )
+      for (let n = 1; n < 4; n++) {
+        const response = yield* derived.get("/a")
+        assert.strictEqual(yield* response.text, `${n} http://localhost/a`)
+        yield* crash
+      }
+    })
+  )
+
+  scenario("is made of the handle also with private fields, and a `pipe` of another kind keeps its owner", () =>
+    Effect.gen(function* () {
+      class Private extends Pipeable.Class {
+        readonly #n: number
+        constructor(n: number) {
+          super()
+          this.#n = n
+        }
+        number() {
+          return Effect.sync(() => this.#n)
+        }
+      }
+      class Source {
+        readonly #n: number
+        constructor(n: number) {
+          this.#n = n
+        }
+        pipe(to: Array<number>) {
+          to.push(this.#n)
+        }
+      }
+      const one = yield* rig(Context.Service<Private>("test/Private"), (n) => Effect.sync(() => new Private(n)))
+      const two = yield* rig(Context.Service<Source>("test/Source"), (n) => Effect.sync(() => new Source(n)))
+      const derived = one.service.pipe((it) => ({ number: Effect.map(it.number(), (n) => n * 10) }))
+      const to: Array<number> = []
+      two.service.pipe(to)
+      yield* one.crash
+      yield* two.crash
+      assert.strictEqual(yield* derived.number, 20)
+      two.service.pipe(to)
+      assert.deepStrictEqual(to, [1, 2])
     })
   )
 })

@@ -314,6 +314,10 @@ const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFu
       if (typeof key === "symbol") {
         return (...args: ReadonlyArray<unknown>): unknown => Reflect.apply(value, real(), args)
       }
+      if (key === "pipe" && value.length === 0) {
+        // Effect's own `pipe` names no parameters. What is made of a handle is to be made of the handle.
+        return (...args: ReadonlyArray<unknown>): unknown => Reflect.apply(value, handle, args)
+      }
       const findOwner: Find = (instance) => (instance === read.instance ? read.owner : find(instance))
       return lateMethod(cell, findMember, findOwner, value)
     }
