@@ -31,8 +31,9 @@ import { Cause, Context, Deferred, Duration, Effect, Exit, Layer, Queue } from "
 import type * as Child from "./Child.ts"
 import { makeEnvironment } from "./internal/child.ts"
 import { InvalidOptions, StartError } from "./internal/errors.ts"
+import { CurrentProgram } from "./internal/program.ts"
 import { register, SupervisorRuntime } from "./internal/runtime.ts"
-import { Process } from "./Process.ts"
+import { Process, unlinked } from "./Process.ts"
 
 export { InvalidOptions, MaxRestartsExceeded, StartError, StartTimeout } from "./internal/errors.ts"
 
@@ -130,22 +131,33 @@ const make = Effect.fnUntraced(function* (name: string, options: Options<Readonl
     return yield* new StartError({ path, reason: Cause.fail(new InvalidOptions({ path, problem })) })
   }
   const mailbox = yield* Queue.unbounded<Parameters<SupervisorRuntime["receive"]>[0]>()
-  const { ended, node, unregister } = register(env, name, options.strategy)
+  const { ended, ending, node, unregister } = register(env, name, options.strategy)
   yield* Effect.addFinalizer(() => Effect.sync(unregister))
-  const runtime = new SupervisorRuntime(env, mailbox, node, {
-    strategy: options.strategy,
-    intensity: { maxRestarts, withinMillis },
-    children
-  })
+  // Whoever has to know that it ends: the process that it is part of, or for a root the program.
+  const program = process === undefined ? Context.get(context, CurrentProgram) : undefined
+  program?.starting(env.registry)
+  const runtime = new SupervisorRuntime(
+    env,
+    mailbox,
+    node,
+    { strategy: options.strategy, intensity: { maxRestarts, withinMillis }, children },
+    (cause) => {
+      ending()
+      if (runtime.isUp) program?.ending(cause)
+    }
+  )
   if (node.kill === undefined) node.kill = (reason) => runtime.kill(reason)
   yield* Effect.addFinalizer(() => runtime.stopAll("stopped"))
-  const loop = yield* Effect.forkScoped(runtime.run)
+  // Its end is told below, also where nobody watches the fibers of its layer.
+  const loop = yield* unlinked(Effect.forkScoped(runtime.run))
   loop.addObserver((exit) => {
     const cause = Exit.isFailure(exit) ? exit.cause : Cause.empty
     Deferred.doneUnsafe(runtime.ready, Exit.fail(new StartError({ path: node.path, reason: cause })))
     if (Cause.hasInterruptsOnly(cause)) return
     ended(exit)
-    // A supervisor is linked to its process, also where nobody watches the fibers of its layer.
+    // One that was never up is a layer that failed, which is told already.
+    if (!runtime.isUp) return
+    program?.ended(cause)
     if (process !== undefined) Effect.runSync(process.exit(exit))
   })
   yield* Deferred.await(runtime.ready)

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { spawn } from "node:child_process"
+import { type ChildProcessByStdio, spawn } from "node:child_process"
 import { once } from "node:events"
+import type { Readable } from "node:stream"
 import { fileURLToPath } from "node:url"
 
 const program = fileURLToPath(new URL("./fixtures/application.ts", import.meta.url))
@@ -15,7 +16,8 @@ interface Ended {
 /** Runs the program, sends it each signal once the given text has been printed, and waits for its end. */
 const run = async (
   mode: string,
-  signals: ReadonlyArray<{ readonly after: string; readonly signal: NodeJS.Signals; readonly delay?: number }> = []
+  signals: ReadonlyArray<{ readonly after: string; readonly signal: NodeJS.Signals; readonly delay?: number }> = [],
+  onSignal: (child: ChildProcessByStdio<null, Readable, Readable>) => void = () => {}
 ): Promise<Ended> => {
   const child = spawn(process.execPath, ["--conditions=@coppice/source", program, mode], {
     stdio: ["ignore", "pipe", "pipe"]
@@ -28,11 +30,16 @@ const run = async (
     if (signal !== undefined && output.includes(signal.after)) {
       next++
       // The program's idea of one key press is measured in real time.
-      setTimeout(() => child.kill(signal.signal), signal.delay ?? 0)
+      setTimeout(() => {
+        onSignal(child)
+        child.kill(signal.signal)
+      }, signal.delay ?? 0)
     }
   }
   child.stdout.on("data", onData)
   child.stderr.on("data", onData)
+  // A stream that is not read does not close.
+  child.on("exit", () => child.stdout.resume())
   const [code] = (await once(child, "close")) as [number | null]
   const said = output.split("\n").filter((line) => /^(start|stopping|stopped) /.test(line))
   return { code, output, said }
@@ -104,6 +111,39 @@ describe.concurrent("Application", () => {
     const { code, said } = await run("reject")
     assert.deepStrictEqual(said, [...started, ...stoppedInOrder])
     assert.strictEqual(code, 1)
+  })
+
+  it("exits with 1 also when a signal comes while the root that gave up stops, and says why it ended", async () => {
+    const { code, output, said } = await run("give-up-slow", [{ after: "stopping b", signal: "SIGTERM" }])
+    assert.deepStrictEqual(said, [...started, ...stoppedInOrder])
+    assert.match(output, /FATAL.*application ended[^]*App gave up/)
+    assert.strictEqual(code, 1)
+  })
+
+  it("takes the first signal after an escaped exception for a first one", async () => {
+    const { code, said } = await run("escape-slow", [{ after: "stopping b", signal: "SIGTERM" }])
+    assert.deepStrictEqual(said, [...started, ...stoppedInOrder])
+    assert.strictEqual(code, 1)
+  })
+
+  it("loses nothing of what it wrote where the reader is slow", async () => {
+    const { code, output } = await run("chatty", [{ after: "application started", signal: "SIGTERM" }], (child) => {
+      // What is not read for a while is more than a pipe holds.
+      child.stdout.pause()
+      setTimeout(() => child.stdout.resume(), 100)
+    })
+    assert.strictEqual(output.split("\n").filter((line) => line.startsWith("line ")).length, 10_000)
+    assert.include(output, "application stopped")
+    assert.strictEqual(code, 0)
+  })
+
+  it("ends although nobody reads what it writes", async () => {
+    const [stalled, gone] = await Promise.all([
+      run("chatty", [{ after: "application started", signal: "SIGTERM" }], (child) => child.stdout.pause()),
+      run("chatty", [{ after: "application started", signal: "SIGTERM" }], (child) => child.stdout.destroy())
+    ])
+    assert.strictEqual(stalled.code, 0)
+    assert.strictEqual(gone.code, 0)
   })
 
   it("runs under NodeRuntime: launch stops in order when it is interrupted", async () => {

@@ -64,9 +64,20 @@ export class SupervisorRuntime {
   private children: ReadonlyArray<ChildState>
   private readonly removed = new WeakSet<ChildState>()
   private readonly incarnation: number
+  private readonly onEnding: (cause: Cause.Cause<MaxRestartsExceeded | Killed>) => void
   private closing = false
+  /** All its children have been up. */
+  isUp = false
 
-  constructor(env: Environment, mailbox: Queue.Queue<Message>, node: Node, options: Options) {
+  /** `onEnding` is called when it has decided to end by itself, before it stops its children. */
+  constructor(
+    env: Environment,
+    mailbox: Queue.Queue<Message>,
+    node: Node,
+    options: Options,
+    onEnding: SupervisorRuntime["onEnding"]
+  ) {
+    this.onEnding = onEnding
     this.env = env
     this.mailbox = mailbox
     this.node = node
@@ -126,7 +137,7 @@ export class SupervisorRuntime {
       case "Done":
         return this.done(message.operation, message.exit)
       case "Killed":
-        return Effect.andThen(this.stopAll("stopped"), Effect.fail(message.reason))
+        return this.end(message.reason, "stopped")
     }
   }
 
@@ -150,7 +161,10 @@ export class SupervisorRuntime {
   private done(operation: Operation, exit: Exit.Exit<void, Failure>): Effect.Effect<void, MaxRestartsExceeded> {
     this.operations.delete(operation)
     if (Exit.isSuccess(exit)) {
-      if (this.children.every((child) => child.hasStarted)) Deferred.doneUnsafe(this.ready, Exit.void)
+      if (this.children.every((child) => child.hasStarted)) {
+        this.isUp = true
+        Deferred.doneUnsafe(this.ready, Exit.void)
+      }
       return Effect.void
     }
     if (operation.superseded) return Effect.void
@@ -217,9 +231,19 @@ export class SupervisorRuntime {
           }
         })
       ),
-      Effect.andThen(this.stopAll("gave up", reason)),
-      Effect.andThen(Effect.fail(error))
+      Effect.andThen(this.end(error, "gave up", reason))
     )
+  }
+
+  private end<E extends MaxRestartsExceeded | Killed>(
+    error: E,
+    how: "stopped" | "gave up",
+    reason?: Cause.Cause<unknown>
+  ): Effect.Effect<never, E> {
+    return Effect.suspend(() => {
+      this.onEnding(Cause.fail(error))
+      return Effect.andThen(this.stopAll(how, reason), Effect.fail(error))
+    })
   }
 
   // ------------------------------------------------------------------------------------------------------------------
@@ -374,7 +398,9 @@ const startError = (path: string, cause: Cause.Cause<unknown>): StartError => {
 /** A supervisor's place in the tree. */
 export interface Registration {
   readonly node: Node
-  /** Called when the supervisor has ended by itself. */
+  /** Called when the supervisor is going to end by itself, and stops its children first. */
+  readonly ending: () => void
+  /** Called when it has. */
   readonly ended: (exit: Exit.Exit<unknown, unknown>) => void
   /** Called when its layer is closed. */
   readonly unregister: () => void
@@ -389,6 +415,7 @@ export const register = (env: Environment, name: string, strategy: Options["stra
     Object.assign(parent, { kind: "supervisor", name, strategy })
     return {
       node: parent,
+      ending: () => {},
       ended: () => {},
       unregister: () => {
         if (parent.incarnation !== incarnation) return
@@ -412,6 +439,9 @@ export const register = (env: Environment, name: string, strategy: Options["stra
   else parent.children = [...parent.children, node]
   return {
     node,
+    ending: () => {
+      node.status = "stopping"
+    },
     ended: (exit) => {
       node.status = "stopped"
       tellEnd(node, exit, false)
