@@ -6,6 +6,7 @@ import { Cause, Context, Effect, Exit, type Fiber } from "effect"
 import { ChildUnavailable } from "../Child.ts"
 import { Process } from "../Process.ts"
 import type { Node } from "./nodes.ts"
+import { endStructure, isStructure, type Structure } from "./structures.ts"
 
 /** Why an instance cannot be reached. Made into an error only for those who ask, of whom there are mostly none. */
 export interface Gone {
@@ -26,14 +27,36 @@ export interface Instance {
   gone: Gone | undefined
   /** Told once, when the instance is gone. */
   watchers: Set<(gone: Gone) => void> | undefined
+  /** What others may wait in, once nobody reaches it through the child's handles. */
+  orphans: ReadonlyArray<Structure> | undefined
 }
 
 export const makeInstance = (incarnation: number, context: Context.Context<never>): Instance => ({
   incarnation,
   services: context.mapUnsafe,
   gone: undefined,
-  watchers: undefined
+  watchers: undefined,
+  orphans: undefined
 })
+
+/** The handles there are: a child that provides one has it from another. */
+export const handles = new WeakSet<object>()
+
+// A structure that the next instance provides as well, or that is another child's, is not the instance's own.
+const abandonStructures = (instance: Instance, successor: Instance | undefined): void => {
+  const orphans: Array<Structure> = []
+  for (const [key, service] of instance.services) {
+    if (isStructure(service) && !handles.has(service) && successor?.services.get(key) !== service) orphans.push(service)
+  }
+  if (orphans.length > 0) instance.orphans = orphans
+  if (instance.gone !== undefined) endStructures(instance, instance.gone)
+}
+
+const endStructures = (instance: Instance, gone: Gone): void => {
+  const { orphans } = instance
+  instance.orphans = undefined
+  orphans?.forEach((structure) => endStructure(structure, Cause.die(new ChildUnavailable(gone))))
+}
 
 /** Ends every call that is still running on the instance. */
 export const endInstance = (instance: Instance, gone: Gone): void => {
@@ -42,6 +65,7 @@ export const endInstance = (instance: Instance, gone: Gone): void => {
   const { watchers } = instance
   instance.watchers = undefined
   watchers?.forEach((watcher) => watcher(gone))
+  endStructures(instance, gone)
 }
 
 /** Has a function told when the instance is gone, and returns how to take that back. */
@@ -94,12 +118,14 @@ export class Cell {
   }
 
   up(instance: Instance): void {
+    const former = this.latest
     this.current = instance
     this.latest = instance
     this.closed = undefined
     this.held = false
     this.leaving = undefined
     this.wake(Exit.succeed(instance))
+    if (former !== undefined) abandonStructures(former, instance)
   }
 
   down(): void {
@@ -122,6 +148,7 @@ export class Cell {
     this.current = undefined
     this.closed ??= gone
     if (this.waiters !== undefined) this.wake(unavailable(this.closed))
+    if (this.latest !== undefined) abandonStructures(this.latest, undefined)
   }
 
   /** The running instance: waited for while the child restarts, a defect when there is none to wait for. */

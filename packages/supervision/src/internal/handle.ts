@@ -7,7 +7,7 @@
  */
 import { Cause, Context, Effect, Effectable, Exit, type Fiber, Redacted, Stream } from "effect"
 import { ChildUnavailable } from "../Child.ts"
-import { callOn, type Cell, type Gone, type Instance, refusal, unavailable, watchInstance } from "./cell.ts"
+import { callOn, type Cell, type Gone, handles, type Instance, refusal, unavailable, watchInstance } from "./cell.ts"
 
 /** The instance that an enclosing call of the same child has reached, for as long as that call runs. */
 interface Pin {
@@ -37,7 +37,10 @@ export const make = (cell: Cell, key: string, service: unknown): unknown => {
   const find: Find = (instance) => instance.services.get(key)
   if (isObject(service) && isItself(service)) return service
   if (!isObject(service) || Effect.isEffect(service) || Stream.isStream(service)) return late(cell, find, service)
-  return makesHandle(service) ? service[MakeHandle](cell, key) : lateObject(cell, find, service)
+  if (makesHandle(service)) return service[MakeHandle](cell, key)
+  const handle = lateObject(cell, find, service)
+  handles.add(handle)
+  return handle
 }
 
 const isObject = (value: unknown): value is object =>
