@@ -53,31 +53,43 @@ export interface Options<Children extends ReadonlyArray<Child.Any>> {
   readonly children: Children
 }
 
-type Provided<Children extends ReadonlyArray<Child.Any>> = Children[number] extends infer C
-  ? C extends Child.Child<string, infer ROut, unknown, unknown>
-    ? ROut
-    : never
-  : never
+type Gives<C> = C extends Child.Child<string, infer ROut, unknown, unknown> ? ROut : never
+type Fails<C> = C extends Child.Child<string, unknown, infer E, unknown> ? E : never
+type Needs<C> = C extends Child.Child<string, unknown, unknown, infer RIn> ? RIn : never
 
-type Failure<Children extends ReadonlyArray<Child.Any>> = Children[number] extends infer C
-  ? C extends Child.Child<string, unknown, infer E, unknown>
-    ? E
-    : never
-  : never
+type Provided<Children extends ReadonlyArray<Child.Any>> = Gives<Children[number]>
+
+type Failure<Children extends ReadonlyArray<Child.Any>> = Fails<Children[number]>
 
 /** What no earlier child provides. */
 type Required<Children extends ReadonlyArray<Child.Any>, Before = never> = Children extends readonly [
-  Child.Child<string, infer ROut, unknown, infer RIn>,
+  infer C,
   ...infer Rest extends ReadonlyArray<Child.Any>
 ]
-  ? Exclude<RIn, Before> | Required<Rest, Before | ROut>
+  ? Exclude<Needs<C>, Before> | Required<Rest, Before | Gives<C>>
   : Children extends readonly []
     ? never
-    : Children[number] extends Child.Child<string, unknown, unknown, infer RIn>
-      ? RIn
-      : never
+    : RequiredOfSome<Children, Before>
+
+/** Of children that begin with any number of some: what those provide is there for the children after them. */
+type RequiredOfSome<
+  Children extends ReadonlyArray<Child.Any>,
+  Before,
+  After extends ReadonlyArray<Child.Any> = []
+> = Children extends readonly [...infer Rest extends ReadonlyArray<Child.Any>, infer C extends Child.Any]
+  ? RequiredOfSome<Rest, Before, [C, ...After]>
+  : Exclude<Needs<Children[number]>, Before> | Required<After, Before | Gives<Children[number]>>
 
 type KeyOf<Service> = Service extends { readonly key: infer Key extends string } ? `'${Key}'` : "a service"
+
+/** An id that is known: neither any string, nor one of several. */
+type Known<Id extends string, Ids = Id> = Id extends unknown
+  ? [Ids] extends [Id]
+    ? {} extends Record<Id, unknown>
+      ? never
+      : Id
+    : never
+  : never
 
 /** Turns a child that needs what only a later child provides into the reason why it cannot stand where it stands. */
 export type Ordered<
@@ -85,18 +97,16 @@ export type Ordered<
   Before = never,
   Ids = never
 > = Children extends readonly [infer C extends Child.Any, ...infer Rest extends ReadonlyArray<Child.Any>]
-  ? C extends Child.Child<infer Id, infer ROut, unknown, infer RIn>
-    ? readonly [
-        Id extends Ids
-          ? `two children are called '${Id}': give each an id of its own`
-          : [Extract<Exclude<RIn, Before>, Provided<Rest>>] extends [never]
-            ? C
-            : `child '${Id}' needs ${KeyOf<
-                Extract<Exclude<RIn, Before>, Provided<Rest>>
-              >}, which only a later child provides: move that child before '${Id}'`,
-        ...Ordered<Rest, Before | ROut, Ids | Id>
-      ]
-    : never
+  ? readonly [
+      [C["id"]] extends [Ids]
+        ? `two children are called '${C["id"]}': give each an id of its own`
+        : [Extract<Exclude<Needs<C>, Before>, Provided<Rest>>] extends [never]
+          ? C
+          : `child '${C["id"]}' needs ${KeyOf<
+              Extract<Exclude<Needs<C>, Before>, Provided<Rest>>
+            >}, which only a later child provides: move that child before '${C["id"]}'`,
+      ...Ordered<Rest, Before | Gives<C>, Ids | Known<C["id"]>>
+    ]
   : Children
 
 /**

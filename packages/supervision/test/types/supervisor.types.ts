@@ -91,6 +91,59 @@ const FromArray = Supervisor.layer("FromArray", { strategy: "one_for_one", child
 exactly<Equal<ROut<typeof FromArray>, Database | Cache>>()
 exactly<Equal<RIn<typeof FromArray>, Database>>()
 
+// Any number of children, and those that are there on a condition, see the services of the children before them, and
+// are seen by those after them.
+declare const flag: boolean
+declare const names: ReadonlyArray<string>
+const user = <const Id extends string>(id: Id) => Child.effect(id, effectOf<Database>())
+const Spread = Supervisor.layer("Spread", {
+  strategy: "one_for_one",
+  children: [database, ...names.map((name) => user(name))]
+})
+exactly<Equal<ROut<typeof Spread>, Database>>()
+exactly<Equal<RIn<typeof Spread>, never>>()
+const Conditional = Supervisor.layer("Conditional", {
+  strategy: "one_for_one",
+  children: [database, ...(flag ? [user("user")] : [])]
+})
+exactly<Equal<RIn<typeof Conditional>, never>>()
+const Between = Supervisor.layer("Between", {
+  strategy: "one_for_one",
+  children: [database, ...(flag ? [Child.effect("idle", effectOf<never>())] : []), user("user")]
+})
+exactly<Equal<ROut<typeof Between>, Database>>()
+exactly<Equal<RIn<typeof Between>, never>>()
+const Replicas = Supervisor.layer("Replicas", {
+  strategy: "one_for_one",
+  children: [...names.map((name) => Child.layer(name, layerOf<Database, never, Clock>())), cache, user("user")]
+})
+exactly<Equal<ROut<typeof Replicas>, Database | Cache>>()
+exactly<Equal<RIn<typeof Replicas>, Clock>>()
+const Lacking = Supervisor.layer("Lacking", {
+  strategy: "one_for_one",
+  children: [...names.map((name) => user(name)), database]
+})
+exactly<Equal<RIn<typeof Lacking>, Database>>()
+
+// One child or another.
+const Either = Supervisor.layer("Either", {
+  strategy: "one_for_one",
+  children: [flag ? database : Child.layer("database-fake", layerOf<Database>()), cache]
+})
+exactly<Equal<ROut<typeof Either>, Database | Cache>>()
+exactly<Equal<RIn<typeof Either>, never>>()
+
+// Ids that are known at run time only are compared there.
+declare const one: string
+declare const other: string
+Supervisor.layer("Named", { strategy: "one_for_one", children: [Child.layer(one, layerOf<Database>()), user(other)] })
+Supervisor.layer("Named", { strategy: "one_for_one", children: [user(`user-${one}`), user(`user-${other}`)] })
+Supervisor.layer("Named", { strategy: "one_for_one", children: [user(one), user("user"), user(`user-${other}`)] })
+Supervisor.layer("Named", {
+  strategy: "one_for_one",
+  children: [user(flag ? "a" : "b"), user(flag ? "c" : "a")]
+})
+
 // Every option.
 Child.layer("full", layerOf<Cache>(), {
   restart: "transient",
@@ -158,6 +211,16 @@ Supervisor.layer("App", {
   strategy: "one_for_one",
   children: [Child.layer("cache", layerOf<Cache>()), Child.layer("cache", layerOf<Mailer>())]
 })
+
+// Whatever stands between them.
+// @expect-error-message: two children are called 'cache': give each an id of its own
+Supervisor.layer("App", {
+  strategy: "one_for_one",
+  children: [Child.layer("cache", layerOf<Cache>()), user(one), Child.layer("cache", layerOf<Mailer>())]
+})
+
+// @expect-error-message: child 'a' needs 'app/Database', which only a later child provides: move that child before 'a'
+Supervisor.layer("App", { strategy: "one_for_one", children: [flag ? user("a") : user("b"), database] })
 
 // @expect-error-message: Type '"one_for_two"' is not assignable to type 'Strategy'
 Supervisor.layer("App", { strategy: "one_for_two", children: [] })
