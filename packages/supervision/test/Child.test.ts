@@ -1,6 +1,6 @@
 import { Child, Process, Supervisor, Tree } from "@coppice/supervision"
 import { assert, describe } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { cast } from "./fixtures/Actor.ts"
 import { pass, scenario, settle, start, startApp } from "./fixtures/Scenario.ts"
 
@@ -58,6 +58,25 @@ describe("Child.effect", () => {
       yield* startApp("one_for_one", [Child.effect("a", effect, { restart: "transient" })])
       yield* settle
       own?.interruptUnsafe()
+      yield* settle
+      assert.strictEqual(starts, 2)
+    })
+  )
+
+  scenario("with linkFibers: false has its life linked all the same, and nothing else", () =>
+    Effect.gen(function* () {
+      let starts = 0
+      const go = yield* Deferred.make<void>()
+      const effect = Effect.gen(function* () {
+        if (++starts > 1) return yield* Effect.never
+        yield* Effect.forkScoped(Effect.die("harmless"))
+        yield* Deferred.await(go)
+        return yield* Effect.fail("its own failure")
+      })
+      yield* startApp("one_for_one", [Child.effect("a", effect, { restart: "transient", linkFibers: false })])
+      yield* settle
+      assert.strictEqual(starts, 1)
+      yield* Deferred.succeed(go, undefined)
       yield* settle
       assert.strictEqual(starts, 2)
     })
@@ -121,6 +140,7 @@ describe("Child.effect", () => {
         starts++
         yield* Effect.scoped(Effect.andThen(Effect.forkScoped(Effect.die("private")), Effect.yieldNow))
         yield* Process.unlinked(Effect.forkScoped(Effect.die("not linked")))
+        yield* Effect.forkIn(Effect.die("in a fork"), yield* Scope.fork(yield* Effect.scope))
         return yield* Effect.never
       })
       yield* startApp("one_for_one", [Child.effect("a", effect)])

@@ -160,6 +160,28 @@ describe("a child that will not stop", () => {
     })
   )
 
+  scenario("as a nested supervisor does not show again what its last child was doing", () =>
+    Effect.gen(function* () {
+      const { a, b } = cast("a", "b")
+      const inner = Supervisor.layer("Inner", {
+        strategy: "one_for_one",
+        children: [a.child(), b.child({ restart: "temporary" })]
+      })
+      yield* startApp("one_for_one", [Child.layer("inner", inner, { shutdown: "1 second" })])
+      b.stopTakes = "3 seconds"
+      yield* b.crash()
+      yield* settle
+      yield* Tree.kill("App/inner")
+      yield* pass("1 second")
+      b.stopTakes = 0
+      yield* pass("3 seconds")
+      assert.deepStrictEqual(
+        (yield* Tree.get("App/inner")).children.map(({ id, status }) => `${id} ${status}`),
+        ["a running", "b running"]
+      )
+    })
+  )
+
   scenario("as a nested supervisor does not disturb the one in its place, neither then nor when it ends at last", () =>
     Effect.gen(function* () {
       const { a, b } = cast("a", "b")

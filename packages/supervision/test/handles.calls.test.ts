@@ -35,6 +35,29 @@ describe("a call while the child is down", () => {
     })
   )
 
+  scenario("waits also where the dead instance would only complain", () =>
+    Effect.gen(function* () {
+      class Strict extends Context.Service<Strict, { readonly get: () => Effect.Effect<number> }>()("test/Strict") {}
+      const { actor, crash, service } = yield* rig(Strict, (n) =>
+        Effect.gen(function* () {
+          let closed = false
+          yield* Effect.addFinalizer(() => Effect.sync(() => (closed = true)))
+          return {
+            get: () => {
+              if (closed) throw new Error("used after close")
+              return Effect.succeed(n)
+            }
+          }
+        })
+      )
+      actor.startTakes = "1 second"
+      yield* crash
+      const call = yield* fork(service.get())
+      yield* pass("1 second")
+      assert.deepStrictEqual(outcome(call), Exit.succeed(2))
+    })
+  )
+
   scenario('fails at once with whileDown: "fail", and works again when the child does', () =>
     Effect.gen(function* () {
       const { actor, crash, service } = yield* rig(Box, make, { whileDown: "fail" })
@@ -323,6 +346,30 @@ describe("a call that runs when its instance crashes", () => {
       // Whichever way the caller learns it: nothing of the call reached the new instance.
       if (exit !== "running" && Exit.isSuccess(exit)) unavailable(exit.value)
       else unavailable(exit)
+    })
+  )
+
+  scenario(
+    "does not say that it succeeded, whatever it still brought to an end: that may be lost with the instance",
+    () =>
+      Effect.gen(function* () {
+        const { crash, service } = yield* rig(Box, make)
+        const gate = yield* Latch.make()
+        const call = yield* fork(service.inside(Effect.uninterruptible(Effect.as(gate.await, "committed"))))
+        yield* crash
+        assert.strictEqual(outcome(call), "running")
+        yield* gate.open
+        yield* settle
+        assert.strictEqual(unavailable(outcome(call)).reason, "crashed")
+      })
+  )
+
+  scenario("by its own doing ends as well", () =>
+    Effect.gen(function* () {
+      const { actor, service } = yield* rig(Box, make)
+      const call = yield* fork(service.inside(Effect.andThen(actor.crash(), Effect.never)))
+      yield* settle
+      assert.strictEqual(unavailable(outcome(call)).reason, "crashed")
     })
   )
 

@@ -1,7 +1,7 @@
 // What belongs together stays together: calls inside calls, streams, and many callers at once.
 import { Child, Supervisor } from "@coppice/supervision"
 import { assert, describe } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Latch, Layer, Stream } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Latch, Layer, Stream } from "effect"
 import { cast } from "./fixtures/Actor.ts"
 import { Box, fork, make, unavailable } from "./fixtures/Box.ts"
 import { rig } from "./fixtures/Rig.ts"
@@ -67,13 +67,12 @@ describe("a call inside a call of the same handle", () => {
     Effect.gen(function* () {
       const { crash, service } = yield* rig(Box, make)
       const gate = yield* Latch.make()
-      const daemon = yield* service.inside(
-        Effect.forkDetach(Effect.andThen(gate.await, service.number), { startImmediately: true })
-      )
+      const forking = Effect.forkDetach(Effect.andThen(gate.await, service.number), { startImmediately: true })
+      const daemons = [yield* service.inside(forking), yield* service.inside(Effect.andThen(Effect.yieldNow, forking))]
       yield* crash
       yield* gate.open
       yield* settle
-      assert.strictEqual(outcome(daemon) === "running" ? 0 : yield* Fiber.join(daemon), 2)
+      assert.deepStrictEqual(daemons.map(outcome), [Exit.succeed(2), Exit.succeed(2)])
     })
   )
 

@@ -18,6 +18,7 @@ describe("a handle's members", () => {
       readonly number: number
       readonly list: ReadonlyArray<number>
       readonly live: number
+      readonly itself: unknown
       readonly curried: (a: number) => (b: number) => Effect.Effect<number>
       readonly optional?: (() => Effect.Effect<string>) | undefined
     }
@@ -26,7 +27,7 @@ describe("a handle's members", () => {
   const make = (n: number): Effect.Effect<Plain["Service"]> =>
     Effect.sync(() => {
       let reads = 0
-      return {
+      const it: Plain["Service"] = {
         method: (by) => Effect.sync(() => n * 100 + by),
         effect: Effect.sync(() => n),
         exit: Effect.succeed(n),
@@ -42,8 +43,12 @@ describe("a handle's members", () => {
           return n * 100 + ++reads
         },
         curried: (a) => (b) => Effect.sync(() => n * 100 + a * 10 + b),
+        get itself() {
+          return it
+        },
         ...(n === 2 ? { optional: () => Effect.succeed("two") } : {})
       }
+      return it
     })
 
   const all = (service: Plain["Service"]) =>
@@ -116,6 +121,7 @@ describe("a handle's members", () => {
       assert.strictEqual(service.method, service.method)
       assert.strictEqual(service.effect, service.effect)
       assert.strictEqual(service.list, service.list)
+      assert.strictEqual(service.itself, service)
       yield* crash
       assert.strictEqual(service.method, service.method)
     })

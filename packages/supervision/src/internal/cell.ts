@@ -193,8 +193,7 @@ export const callOn = <A, E, R>(
 ): Effect.Effect<A, E> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
-      // Uninterruptible but for the call itself: what an interrupted call still brings to an end is its answer.
-      const fiber = Effect.runForkWith(context)(Effect.interruptible(call), { uninterruptible: true })
+      const fiber = Effect.runForkWith(context)(call)
       const finished = fiber.pollUnsafe()
       if (finished !== undefined) {
         onEnd()
