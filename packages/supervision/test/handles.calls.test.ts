@@ -50,6 +50,8 @@ describe("a call while the child is down", () => {
           }
         })
       )
+      // Known to answer with an effect from here on: what never did throws, as it does when the child is up.
+      assert.strictEqual(yield* service.get(), 1)
       actor.startTakes = "1 second"
       yield* crash
       const call = yield* fork(service.get())

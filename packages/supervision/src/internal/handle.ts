@@ -170,6 +170,11 @@ const untilGone = (instance: Instance): Effect.Effect<never> =>
 // methods and objects
 // --------------------------------------------------------------------------------------------------------------------
 
+/** What a function has answered with so far, if that can be late bound. */
+interface Answers {
+  kind: Effect.Effect<void> | Stream.Stream<never> | undefined
+}
+
 type AnyFunction = (this: unknown, ...args: ReadonlyArray<unknown>) => unknown
 
 const latest = (cell: Cell): Instance => {
@@ -184,7 +189,7 @@ const latest = (cell: Cell): Instance => {
  * Calls a function of the latest instance. When it answers with an effect or a stream, the answer is late bound: run on
  * another instance, it is that instance's function that is called.
  */
-const invoke = (cell: Cell, find: Find, findOwner: Find, args: ReadonlyArray<unknown>): unknown => {
+const invoke = (cell: Cell, find: Find, findOwner: Find, answers: Answers, args: ReadonlyArray<unknown>): unknown => {
   // A method of the handle is a method of every instance.
   const apply = (instance: Instance): unknown => Reflect.apply(find(instance) as AnyFunction, findOwner(instance), args)
   const asked = latest(cell)
@@ -192,10 +197,12 @@ const invoke = (cell: Cell, find: Find, findOwner: Find, args: ReadonlyArray<unk
   try {
     answer = apply(asked)
   } catch (defect) {
-    if (cell.current !== undefined) throw defect
-    // A dead instance's complaint says nothing about the next one.
-    return lateEffect(cell, apply, Effect.void)
+    // What a dead instance throws says nothing about the next one, which is asked when the answer can wait.
+    if (cell.current === undefined && answers.kind !== undefined) return late(cell, apply, answers.kind)
+    throw defect
   }
+  if (Effect.isEffect(answer)) answers.kind = Effect.void
+  else if (Stream.isStream(answer)) answers.kind = Stream.empty
   let known = { instance: asked, answer }
   const findAnswer: Find = (instance) => {
     if (instance !== known.instance) known = { instance, answer: apply(instance) }
@@ -206,8 +213,14 @@ const invoke = (cell: Cell, find: Find, findOwner: Find, args: ReadonlyArray<unk
     : late(cell, findAnswer, answer)
 }
 
-const lateMethod = (cell: Cell, find: Find, findOwner: Find, value: object): unknown => {
-  const method = (...args: ReadonlyArray<unknown>) => invoke(cell, find, findOwner, args)
+const lateMethod = (
+  cell: Cell,
+  find: Find,
+  findOwner: Find,
+  value: object,
+  answers: Answers = { kind: undefined }
+): unknown => {
+  const method = (...args: ReadonlyArray<unknown>) => invoke(cell, find, findOwner, answers, args)
   return Object.keys(value).length === 0 ? method : lateObject(cell, find, value, method)
 }
 
@@ -253,6 +266,8 @@ const isNative = (value: object): boolean => {
   return false
 }
 
+const inspect = Symbol.for("nodejs.util.inspect.custom")
+
 /** A member as it was read from an instance. */
 interface Read {
   instance: Instance
@@ -263,13 +278,15 @@ interface Read {
 /** A forwarding object: the service itself, or an object of functions inside it. */
 const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFunction): object => {
   const members = new Map<PropertyKey, { readonly read: Read; readonly late: unknown }>()
+  const answers: Answers = { kind: undefined }
+  const answersOf = new Map<PropertyKey, Answers>()
   const real = (): object => {
     const value = find(latest(cell))
     return isObject(value) ? value : specimen
   }
   const target =
     typeof specimen === "function"
-      ? (asFunction ?? ((...args: ReadonlyArray<unknown>) => invoke(cell, find, noOwner, args)))
+      ? (asFunction ?? ((...args: ReadonlyArray<unknown>) => invoke(cell, find, noOwner, answers, args)))
       : Array.isArray(specimen)
         ? []
         : (Object.create(null) as object)
@@ -288,9 +305,16 @@ const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFu
     if (made !== value) members.set(key, { read, late: made })
     return made
   }
+  // The console looks behind a proxy.
+  Object.defineProperty(target, inspect, { value: real, configurable: true })
   const handle: object = new Proxy(target, {
     get: (_target, key) => get(key),
     set: (_target, key, value) => Reflect.set(real(), key, value),
+    deleteProperty: (_target, key) => Reflect.deleteProperty(real(), key),
+    defineProperty: (_target, key, descriptor) => Reflect.defineProperty(real(), key, descriptor),
+    // Nothing that an instance could refuse for those that come after it.
+    setPrototypeOf: () => false,
+    preventExtensions: () => false,
     has: (_target, key) => Reflect.has(real(), key),
     ownKeys: () => Reflect.ownKeys(real()).filter((key) => !(typeof specimen === "function" && key === "prototype")),
     getPrototypeOf: () => Reflect.getPrototypeOf(real()),
@@ -303,7 +327,7 @@ const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFu
         : { configurable, enumerable: descriptor.enumerable ?? false, writable: true, value: get(key) }
     },
     apply: (_target, _this, args) =>
-      asFunction === undefined ? invoke(cell, find, noOwner, args) : Reflect.apply(asFunction, undefined, args)
+      asFunction === undefined ? invoke(cell, find, noOwner, answers, args) : Reflect.apply(asFunction, undefined, args)
   })
   return handle
 
@@ -322,7 +346,9 @@ const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFu
         return (...args: ReadonlyArray<unknown>): unknown => Reflect.apply(value, handle, args)
       }
       const findOwner: Find = (instance) => (instance === read.instance ? read.owner : find(instance))
-      return lateMethod(cell, findMember, findOwner, value)
+      const known = answersOf.get(key) ?? { kind: undefined }
+      answersOf.set(key, known)
+      return lateMethod(cell, findMember, findOwner, value, known)
     }
     if (isObject(value) && typeof key === "string" && !Effect.isEffect(value) && !Stream.isStream(value)) {
       if (value === owner) return handle
