@@ -52,13 +52,19 @@ export interface Snapshot {
   readonly children: ReadonlyArray<Snapshot>
 }
 
-/** No process has this path; `known` lists those that have one. */
+/**
+ * No process runs at this path. Where a supervisor has a child there that is not up, `status` tells what it does instead;
+ * else `known` lists the paths that there are.
+ */
 export class ProcessNotFound extends Schema.TaggedError<ProcessNotFound>()("ProcessNotFound", {
   path: Schema.String,
+  status: Schema.optionalKey(Nodes.Status),
   known: Schema.Array(Schema.String)
 }) {
   override get message(): string {
-    return `no process runs at "${this.path}"; there are: ${this.known.join(", ") || "none"}`
+    return this.status === undefined
+      ? `no process runs at "${this.path}"; there are: ${this.known.join(", ") || "none"}`
+      : `no process runs at "${this.path}": it is ${this.status}`
   }
 }
 
@@ -107,20 +113,21 @@ export const render: Effect.Effect<string> = Effect.map(snapshot, (roots) => roo
 
 /**
  * Crashes the process at a path: its supervisor sees the abnormal reason `Killed` and does what its strategy says. A
- * root that is killed stops its children and ends its application. Returns when the supervisor has been told.
+ * root that is killed stops its children and ends its application. Returns when the supervisor has been told. Fails where
+ * no process runs that could be killed: it waits to be restarted, is being stopped, or has ended for good.
  */
 export const kill = (path: string): Effect.Effect<void, ProcessNotFound> =>
   Effect.flatMap(Nodes.CurrentRegistry, (registry) => {
-    const kill = Nodes.find(registry.roots, path)?.kill
-    return kill === undefined
-      ? Effect.fail(notFound(registry, path))
-      : Effect.sync(() => kill(new Nodes.Killed({ path })))
+    const node = Nodes.find(registry.roots, path)
+    return node?.kill?.(new Nodes.Killed({ path })) === true
+      ? Effect.void
+      : Effect.fail(notFound(registry, path, node?.status))
   })
 
-const notFound = (registry: Nodes.Registry, path: string): ProcessNotFound => {
+const notFound = (registry: Nodes.Registry, path: string, status?: Status): ProcessNotFound => {
   const paths = (nodes: ReadonlyArray<Nodes.Node>): ReadonlyArray<string> =>
     nodes.flatMap((node) => [node.path, ...paths(node.children)])
-  return new ProcessNotFound({ path, known: paths(registry.roots) })
+  return new ProcessNotFound({ path, ...(status === undefined ? {} : { status }), known: paths(registry.roots) })
 }
 
 const toSnapshot = (node: Nodes.Node, now: number): Snapshot => {

@@ -1,8 +1,8 @@
 import { Application, Child, Process, Supervisor, Tree } from "@coppice/supervision"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Layer } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Schedule } from "effect"
 import { cast } from "./fixtures/Actor.ts"
-import { outcome, scenario, settle, startApp } from "./fixtures/Scenario.ts"
+import { outcome, pass, scenario, settle, startApp } from "./fixtures/Scenario.ts"
 
 describe("Tree.kill", () => {
   scenario("crashes a worker, which is restarted like after any crash", () =>
@@ -96,16 +96,38 @@ describe("Tree.kill", () => {
     })
   )
 
-  scenario("of what does not run does nothing", () =>
+  scenario("of what does not run says what it does instead", () =>
     Effect.gen(function* () {
-      const { a } = cast("a")
-      yield* startApp("one_for_one", [Child.effect("a", a.effect, { restart: "transient" })])
+      const { a, b, c } = cast("a", "b", "c")
+      const app = yield* startApp("one_for_one", [
+        Child.effect("a", a.effect, { restart: "transient" }),
+        b.child({ backoff: Schedule.spaced("1 hour") }),
+        c.child()
+      ])
       yield* settle
+      const refused = (path: string) =>
+        Effect.map(Effect.flip(Tree.kill(path)), (error) => {
+          assert.instanceOf(error, Tree.ProcessNotFound)
+          return error.message
+        })
       yield* a.end(Effect.void)
+      yield* b.crash()
+      c.stopTakes = "1 hour"
+      yield* c.crash()
       yield* settle
-      yield* Tree.kill("App/a")
-      yield* settle
+      assert.strictEqual(yield* refused("App/a"), 'no process runs at "App/a": it is finished')
+      assert.strictEqual(yield* refused("App/b"), 'no process runs at "App/b": it is restarting')
+      assert.strictEqual(yield* refused("App/c"), 'no process runs at "App/c": it is stopping')
       assert.strictEqual((yield* Tree.get("App/a")).status, "finished")
+      assert.strictEqual((yield* Tree.get("App/b")).crashes.length, 1)
+
+      yield* Tree.kill("App")
+      yield* settle
+      assert.strictEqual(yield* refused("App"), 'no process runs at "App": it is stopping')
+      yield* pass("2 hours")
+      assert.strictEqual(yield* refused("App"), 'no process runs at "App": it is stopped')
+      assert.strictEqual(yield* refused("App/c"), 'no process runs at "App/c": it is stopped')
+      yield* app.stop
     })
   )
 

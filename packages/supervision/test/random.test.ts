@@ -211,7 +211,8 @@ describe("whatever happens to a tree that gives up soon", () => {
         yield* pass("1 second")
         const app = yield* starting.pollUnsafe() ?? Effect.die("it does not start")
         const calls = yield* shake(world, app.context, random, 60)
-        yield* Tree.kill("App")
+        // It may have given up by itself.
+        yield* Effect.ignore(Tree.kill("App"))
         yield* pass("1 minute")
 
         assert.deepStrictEqual(world.violations, [])

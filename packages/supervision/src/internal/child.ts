@@ -82,7 +82,10 @@ export class ChildState {
     this.onEnd = onEnd
     this.node = makeNode(path, spec.id)
     this.node.kill = (reason) => {
-      if (this.life !== undefined) this.ended(this.life, Exit.die(reason))
+      const { life } = this
+      if (life === undefined || life.stopping) return false
+      this.ended(life, Exit.die(reason))
+      return true
     }
     this.cell = new Cell(path, spec.options.whileDown ?? "wait", this.shutdownMillis ?? defaultShutdownMillis)
   }

@@ -1,7 +1,8 @@
 /** The nodes of the running trees: what `Tree` shows, kept by the supervisors. */
 import { type Cause, Context, Effect, Schema, type Exit } from "effect"
 
-export type Status = "starting" | "running" | "restarting" | "stopping" | "stopped" | "finished"
+export const Status = Schema.Literals(["starting", "running", "restarting", "stopping", "stopped", "finished"])
+export type Status = typeof Status.Type
 
 export interface Node {
   path: string
@@ -25,7 +26,8 @@ export interface Node {
   process: object | undefined
   /** Told of the end of the running instance. */
   monitors: Set<(exit: Exit.Exit<unknown, unknown>, stopped: boolean) => void> | undefined
-  kill: ((reason: Killed) => void) | undefined
+  /** Tells whether there was a process to kill. */
+  kill: ((reason: Killed) => boolean) | undefined
 }
 
 export interface Crash {

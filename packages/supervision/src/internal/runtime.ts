@@ -114,8 +114,11 @@ export class SupervisorRuntime {
     return Context.makeUnsafe(services)
   }
 
-  kill(reason: Killed): void {
+  /** Ends it like a process that was killed, unless it ends already. */
+  kill(reason: Killed): boolean {
+    if (this.closing) return false
     this.tell({ _tag: "Killed", reason })
+    return true
   }
 
   /** Starts the children and then restarts them until the supervisor gives up. */
