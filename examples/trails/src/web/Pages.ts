@@ -153,8 +153,9 @@ export const layer = (crashable: boolean) =>
         Effect.gen(function* () {
           const { path = "", trail } = yield* Body.form
           if (!path.includes("/")) return yield* new Problem.NotFound({ detail: `No child runs at "${path}".` })
-          yield* Effect.catchTag(Tree.kill(path), "ProcessNotFound", ({ message }) =>
-            Effect.fail(new Problem.NotFound({ detail: message }))
+          // What does not run now need not be crashed: the page shows what it does instead.
+          yield* Effect.catchTag(Tree.kill(path), "ProcessNotFound", ({ message, status }) =>
+            status === undefined ? Effect.fail(new Problem.NotFound({ detail: message })) : Effect.void
           )
           return seeOther(isTrailId(trail) ? `/trails/${trail}` : "/")
         })
