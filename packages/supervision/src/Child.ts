@@ -48,7 +48,7 @@ export interface Options {
   readonly whileDown?: "wait" | "fail" | undefined
   /**
    * Whether a fiber that the child's layer forks into its scope, and that fails, is the crash of the child. With
-   * `false` only what is linked (`Process.link`, a `GenServer`) is. Defaults to `true`.
+   * `false` only what is linked (`Process.link`, a `GenServer`, a supervisor) is. Defaults to `true`.
    */
   readonly linkFibers?: boolean | undefined
 }
