@@ -47,7 +47,8 @@ export const link = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fib
 
 /**
  * Runs an effect whose scoped fibers are not linked: `Process.unlinked(Effect.forkScoped(task))` forks a fiber that is
- * stopped with the process, and whose failure harms nobody.
+ * stopped with the process, and whose failure harms nobody. A `GenServer` or a supervisor in it is linked all the same:
+ * they link themselves.
  */
 export const unlinked = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R | Scope.Scope> =>
   Effect.flatMap(Effect.scope, (scope) =>
