@@ -150,6 +150,48 @@ describe("a supervisor's start", () => {
   )
 })
 
+describe("a supervisor that gives up before it is up", () => {
+  scenario("has failed to start, because of the child that crashed too often, and stops what had started", () =>
+    Effect.gen(function* () {
+      const { a, b, journal } = cast("a", "b")
+      b.startTakes = "1 hour"
+      const app = yield* Effect.forkChild(
+        Effect.exit(startApp("one_for_one", [a.child(), b.child()], { maxRestarts: 1 }))
+      )
+      yield* settle
+      yield* a.crash("once")
+      yield* settle
+      assert.isUndefined(app.pollUnsafe())
+      yield* a.crash("twice")
+      yield* settle
+      const error = failure(yield* Fiber.join(app))
+      assert.strictEqual(error.path, "App/a")
+      assert.strictEqual(Cause.squash(error.reason), "twice")
+      assert.strictEqual(journal.take(), "+a -a +a -a")
+    })
+  )
+
+  scenario("says so to the supervisor above it with the path of that child", () =>
+    Effect.gen(function* () {
+      const { a, b, c, journal } = cast("a", "b", "c")
+      b.startTakes = "1 hour"
+      const inner = Supervisor.layer("Inner", {
+        strategy: "one_for_one",
+        maxRestarts: 0,
+        children: [a.child(), b.child()]
+      })
+      const app = yield* Effect.forkChild(
+        Effect.exit(startApp("one_for_one", [c.child(), Child.layer("inner", inner)]))
+      )
+      yield* settle
+      yield* a.crash("deep")
+      yield* settle
+      assert.strictEqual(failure(yield* Fiber.join(app)).path, "App/inner/a")
+      assert.strictEqual(journal.take(), "+c +a -a -c")
+    })
+  )
+})
+
 describe("a start that takes too long", () => {
   scenario("is not limited unless asked", () =>
     Effect.gen(function* () {

@@ -23,7 +23,7 @@ describe("who waits in a structure of an instance that died", () => {
       yield* crash
       yield* pass("1 second")
       for (const fiber of [taker, awaiter, stream]) {
-        const { path, reason } = unavailable(outcome(fiber))
+        const { path, reason } = unavailable(outcome<unknown, unknown>(fiber))
         assert.deepStrictEqual([path, reason], ["App/a", "crashed"])
       }
       yield* Queue.offer(service, 1)
@@ -48,7 +48,7 @@ describe("who waits in a structure of an instance that died", () => {
       yield* events.crash
       yield* state.crash
       for (const fiber of [...takers, stream, changes]) {
-        assert.strictEqual(unavailable(outcome(fiber)).reason, "crashed")
+        assert.strictEqual(unavailable(outcome<unknown, unknown>(fiber)).reason, "crashed")
       }
       assert.notStrictEqual(outcome(yield* fork(PubSub.take(subscription))), "running", "nor does who takes later wait")
       yield* settle
