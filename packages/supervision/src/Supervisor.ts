@@ -114,6 +114,9 @@ export type Ordered<
  * requires what no earlier child provides. Fails with `StartError` when a child's first start fails, after stopping what
  * had started.
  *
+ * Children may be spread from an array, or be there on a condition. What those provide counts as provided for the children
+ * after them, although there may be none of them when it runs.
+ *
  * When it gives up, it stops its children and ends with `MaxRestartsExceeded`: a crash for the supervisor above it, the
  * end of the application for `Application.run`. Calls to its children end with the defect `ChildUnavailable` then.
  */
