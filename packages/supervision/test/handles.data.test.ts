@@ -189,7 +189,7 @@ describe("services that are not plain objects", () => {
       for (let n = 1; n < 3; n++) {
         assert.deepStrictEqual(HashMap.get(map.service, "n"), Option.some(n))
         assert.isTrue(HashMap.isHashMap(map.service))
-        assert.isTrue(Equal.equals(HashMap.make(["n", n]), HashMap.set(map.service, "n", n)))
+        assert.isTrue(Equal.equals(HashMap.make(["n", n], ["m", 0]), HashMap.set(map.service, "m", 0)))
         assert.strictEqual(
           Option.getOrElse(option.service, () => 0),
           n

@@ -1,9 +1,10 @@
 // Handles of what Effect's own modules made: their functions, which read and write the members, must not notice.
 import { assert, describe } from "@effect/vitest"
-import { Context, Effect, type Fiber, Pipeable, Pool, Stream } from "effect"
+import { Context, Effect, Exit, type Fiber, Pipeable, Pool, Stream } from "effect"
 import { HttpClient, HttpClientRequest, HttpClientResponse } from "effect/http"
+import { fork } from "./fixtures/Box.ts"
 import { rig } from "./fixtures/Rig.ts"
-import { scenario, settle } from "./fixtures/Scenario.ts"
+import { outcome, pass, scenario, settle } from "./fixtures/Scenario.ts"
 
 describe("what was read from a handle", () => {
   interface Swaps {
@@ -82,6 +83,62 @@ describe("a handle of a Pool", () => {
         assert.isDefined(again[1].pollUnsafe(), "served when they are given back")
         yield* Effect.scoped(Effect.flatMap(Pool.get(service), (item) => Pool.invalidate(service, item)))
         assert.match(yield* Effect.scoped(Pool.get(service)), new RegExp(`^${n}\\.`))
+        yield* crash
+      }
+    })
+  )
+
+  scenario("shows parts that know each other", () =>
+    Effect.gen(function* () {
+      class APool extends Context.Service<APool, Pool.Pool<number>>()("test/KnownParts") {}
+      const { crash, service } = yield* rig(APool, (n) => Pool.make({ acquire: Effect.succeed(n), size: 1 }))
+      for (let n = 1; n < 3; n++) {
+        yield* settle
+        const [item] = service.state.items
+        assert.isDefined(item)
+        assert.strictEqual(service.state.availableHead, item)
+        yield* crash
+      }
+    })
+  )
+
+  scenario("keeps its books, whoever takes, gives back and invalidates at once", () =>
+    Effect.gen(function* () {
+      class Busy extends Context.Service<Busy, Pool.Pool<object>>()("test/Busy") {}
+      const live = new Set<object>()
+      const { crash, service } = yield* rig(Busy, () => {
+        live.clear()
+        const acquire = Effect.sync(() => {
+          const item = {}
+          live.add(item)
+          return item
+        })
+        return Pool.makeWithTTL({
+          acquire: Effect.acquireRelease(acquire, (item) => Effect.sync(() => live.delete(item))),
+          min: 1,
+          max: 4,
+          concurrency: 2,
+          timeToLive: "1 second"
+        })
+      })
+      const use = (n: number) =>
+        Effect.scoped(
+          Effect.gen(function* () {
+            const item = yield* Pool.get(service)
+            assert.isTrue(live.has(item))
+            yield* Effect.sleep(1 + (n % 7))
+            if (n % 5 === 0) yield* Pool.invalidate(service, item)
+          })
+        )
+      for (let round = 0; round < 3; round++) {
+        const users = yield* Effect.forEach(
+          Array.from({ length: 100 }, (_, n) => n),
+          (n) => fork(use(n))
+        )
+        for (let ms = 0; ms < 200; ms++) yield* pass(1)
+        for (const user of users) assert.deepStrictEqual(outcome(user), Exit.void)
+        yield* pass("10 seconds")
+        assert.strictEqual(live.size, 1, "what nobody uses any more is let go")
         yield* crash
       }
     })

@@ -239,11 +239,17 @@ const isServiceLike = (value: object): boolean => {
   const found =
     !Array.isArray(value)
     && !isNative(value)
-    && !Object.keys(value).some((key) => key.startsWith("~effect/"))
+    && !isOfEffect(value)
     && ((isObject(prototype) && prototype !== Object.prototype)
       || Reflect.ownKeys(value).some((key) => acts(value, key)))
   serviceLike.set(value, found)
   return found
+}
+
+// Own or inherited: some structures carry the mark of their module themselves, others on their prototype.
+const isOfEffect = (value: object): boolean => {
+  for (const key in value) if (key.startsWith("~effect/")) return true
+  return false
 }
 
 const acts = (owner: object, key: PropertyKey): boolean => {
@@ -280,6 +286,8 @@ const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFu
   const members = new Map<PropertyKey, { readonly read: Read; readonly late: unknown }>()
   const answers: Answers = { kind: undefined }
   const answersOf = new Map<PropertyKey, Answers>()
+  // The parts of a structure of Effect's, such as a Pool, know each other by identity.
+  const isStructure = isOfEffect(specimen)
   const real = (): object => {
     const value = find(latest(cell))
     return isObject(value) ? value : specimen
@@ -352,7 +360,7 @@ const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFu
     }
     if (isObject(value) && typeof key === "string" && !Effect.isEffect(value) && !Stream.isStream(value)) {
       if (value === owner) return handle
-      return isServiceLike(value) && !key.startsWith("~") ? lateObject(cell, findMember, value) : value
+      return !isStructure && isServiceLike(value) && !key.startsWith("~") ? lateObject(cell, findMember, value) : value
     }
     return late(cell, findMember, value)
   }
