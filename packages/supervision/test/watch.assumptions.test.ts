@@ -139,6 +139,33 @@ describe("a memo map", () => {
     })
   )
 
+  it.effect("is forked by a build by hand, with the fork as the current map when the build forks the scope", () =>
+    Effect.gen(function* () {
+      const forks: Array<Layer.MemoMap | undefined> = []
+      class Recording extends Map<object, () => Effect.Effect<void>> {
+        override set(key: object, value: () => Effect.Effect<void>): this {
+          const fiber = Fiber.getCurrent()
+          if ("strategy" in key) forks.push(fiber && Context.getOrUndefined(fiber.context, Layer.CurrentMemoMap))
+          return super.set(key, value)
+        }
+      }
+      const scope = Scope.makeUnsafe()
+      const finalizers = new Recording()
+      finalizers.set({}, () => Effect.void)
+      scope.state = { _tag: "Open", finalizerKey: undefined, finalizer: undefined, finalizers }
+      const current = Layer.makeMemoMapUnsafe()
+      const asked: Array<Layer.Layer<never>> = []
+      Object.assign(current, { get: (layer: Layer.Layer<never>) => void asked.push(layer) })
+      const layer = Layer.effectDiscard(Effect.void)
+      yield* Scope.provide(Layer.build(layer), scope).pipe(Effect.provideService(Layer.CurrentMemoMap, current))
+      assert.strictEqual(forks.length, 1)
+      const [fork] = forks
+      assert.isDefined(fork)
+      assert.notStrictEqual(fork, current)
+      assert.deepStrictEqual(asked, [layer], "a fork asks the map that it was forked from")
+    })
+  )
+
   it.effect("that is forked finds what its parent holds, and keeps what it builds to itself", () =>
     Effect.gen(function* () {
       let built = 0

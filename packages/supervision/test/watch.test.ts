@@ -225,14 +225,6 @@ describe("what does not stand in a memoised layer", () => {
     })
   )
 
-  scenario("known limit: is not seen in a layer that is built by hand at run time", () =>
-    Effect.gen(function* () {
-      const byHand = (count: () => void) =>
-        Layer.effectDiscard(Effect.andThen(Effect.sync(count), Layer.build(forked(Effect.die("once more")))))
-      assert.strictEqual(yield* starts(byHand), 1)
-    })
-  )
-
   scenario("known limit: a fiber that has failed by the time it is forked was never in the scope", () =>
     Effect.gen(function* () {
       const immediate = (count: () => void) =>

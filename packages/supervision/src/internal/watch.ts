@@ -7,10 +7,13 @@
  * each memoised layer. A scope that the layer's own code makes or forks is its private business, and a fiber that fails
  * there is not a crash.
  *
+ * A layer that the layer's own code builds in its own scope (`Layer.build`) belongs to the child as well. Such a build
+ * forks the map and, with the fork as its `CurrentMemoMap`, a scope: that is when both become known.
+ *
  * Stands on the public interfaces `Layer.MemoMap` and `Scope.State`; `watch.assumptions.test.ts` fails when a new Effect version
  * changes what is assumed here.
  */
-import { Cause, Exit, Fiber, Layer, type Scope } from "effect"
+import { Cause, Context, Exit, Fiber, Layer, type Scope } from "effect"
 
 type OnCrash = (exit: Exit.Exit<unknown, unknown>) => void
 type Finalizer = (exit: Exit.Exit<unknown, unknown>) => ReturnType<Scope.State.Open["finalizer"] & {}>
@@ -31,12 +34,12 @@ const watched = new WeakSet<Scope.Scope>()
 // A scope keeps its finalizers in a Map, keyed by what they close: a fiber, a forked scope, or a fresh object.
 class Watching extends Map<{}, Finalizer> {
   readonly onCrash: OnCrash
-  readonly forksToo: boolean
+  readonly onFork: (fork: Scope.Scope) => void
 
-  constructor(onCrash: OnCrash, forksToo: boolean) {
+  constructor(onCrash: OnCrash, onFork: (fork: Scope.Scope) => void) {
     super()
     this.onCrash = onCrash
-    this.forksToo = forksToo
+    this.onFork = onFork
   }
 
   override set(key: {}, finalizer: Finalizer): this {
@@ -44,8 +47,8 @@ class Watching extends Map<{}, Finalizer> {
       key.addObserver((exit) => {
         if (isCrash(exit)) this.onCrash(exit)
       })
-    } else if (this.forksToo && isScope(key)) {
-      watchScope(key, this.onCrash, false)
+    } else if (isScope(key)) {
+      this.onFork(key)
     }
     return super.set(key, finalizer)
   }
@@ -53,46 +56,95 @@ class Watching extends Map<{}, Finalizer> {
 
 const isScope = (key: {}): key is Scope.Scope => "state" in key && "strategy" in key
 
-/** Reports the crash of every fiber that is or will be registered in `scope`; with `forksToo`, of its forks as well. */
-const watchScope = (scope: Scope.Scope, onCrash: OnCrash, forksToo: boolean): void => {
-  const state = scope.state
-  if (state._tag === "Closed" || watched.has(scope)) return
-  watched.add(scope)
-  const finalizers = new Watching(onCrash, forksToo)
-  // A scope replaces the state of an emptied Map, so the Map must never be empty.
-  finalizers.set(keeper, keep)
-  if (state._tag === "Open") {
-    if (state.finalizer !== undefined) finalizers.set(state.finalizerKey ?? {}, state.finalizer)
-    state.finalizers?.forEach((finalizer, key) => finalizers.set(key, finalizer))
+// No layer that anybody builds: what a map answers for it tells whose map it is.
+const probe = Layer.empty.pipe(Layer.fresh)
+
+/** The watch over one life of a child. */
+class Watch {
+  readonly onCrash: OnCrash
+  readonly root: Scope.Scope
+  /** The map that builds layers in a scope. */
+  private readonly builders = new WeakMap<Scope.Scope, Layer.MemoMap>()
+  private readonly maps = new WeakSet<Layer.MemoMap>()
+  private readonly mark = Exit.succeed(Context.empty())
+
+  constructor(onCrash: OnCrash, root: Scope.Scope) {
+    this.onCrash = onCrash
+    this.root = root
   }
-  scope.state = { _tag: "Open", finalizerKey: undefined, finalizer: undefined, finalizers }
+
+  start(parent: Layer.MemoMap, ofLayer: boolean): Layer.MemoMap {
+    const map = Layer.forkMemoMapUnsafe(parent)
+    const get = map.get.bind(map)
+    Object.assign(map, {
+      get: (layer: Layer.Layer<unknown>, scope: Scope.Scope) => (layer === probe ? this.mark : get(layer, scope))
+    })
+    this.watchMap(map)
+    this.watchScope(this.root, map, ofLayer)
+    this.builders.set(this.root, map)
+    return map
+  }
+
+  /**
+   * Reports the crash of every fiber that is or will be registered in a scope whose owner sees `map`; with `forksToo`,
+   * of its forks as well.
+   */
+  private watchScope(scope: Scope.Scope, map: Layer.MemoMap, forksToo: boolean): void {
+    const state = scope.state
+    if (state._tag === "Closed" || watched.has(scope)) return
+    watched.add(scope)
+    const finalizers = new Watching(this.onCrash, (fork) =>
+      forksToo ? this.watchScope(fork, map, false) : this.forked(fork, map)
+    )
+    // A scope replaces the state of an emptied Map, so the Map must never be empty.
+    finalizers.set(keeper, keep)
+    if (state._tag === "Open") {
+      if (state.finalizer !== undefined) finalizers.set(state.finalizerKey ?? {}, state.finalizer)
+      state.finalizers?.forEach((finalizer, key) => finalizers.set(key, finalizer))
+    }
+    scope.state = { _tag: "Open", finalizerKey: undefined, finalizer: undefined, finalizers }
+  }
+
+  // While a layer is built by hand its map is the current one: a fork of the one that the scope's owner sees.
+  private forked(fork: Scope.Scope, map: Layer.MemoMap): void {
+    const fiber = Fiber.getCurrent()
+    const current = fiber && Context.getOrUndefined(fiber.context, Layer.CurrentMemoMap)
+    if (current === undefined || current === map || current.get(probe, this.root) !== this.mark) return
+    this.watchMap(current)
+    this.builders.set(fork, current)
+  }
+
+  private watchMap(map: Layer.MemoMap): void {
+    if (this.maps.has(map)) return
+    this.maps.add(map)
+    const memoize = map.getOrElseMemoize.bind(map)
+    const watching: Layer.MemoMap["getOrElseMemoize"] = (layer, scope, build) =>
+      this.enter(scope, map)
+        ? memoize(layer, scope, (memoMap, own) => {
+            this.watchScope(own, map, false)
+            this.builders.set(own, map)
+            return build(memoMap, own)
+          })
+        : memoize(layer, scope, build)
+    Object.assign(map, { getOrElseMemoize: watching })
+  }
+
+  // Scopes between the one a layer is built in and one that the same map built in were forked by layer combinators.
+  private enter(scope: Scope.Scope, map: Layer.MemoMap): boolean {
+    const between: Array<Scope.Scope> = []
+    for (let at: Scope.Scope | undefined = scope; at !== undefined; at = at.parent) {
+      between.push(at)
+      if (this.builders.get(at) !== map) continue
+      for (const s of between) this.watchScope(s, map, false)
+      return true
+    }
+    return false
+  }
 }
 
 /**
  * Makes `root` report crashes, and returns the map to build the layer with. `parent` is what the layer shares with the
  * world outside. Whoever forks a root that only a layer's building sees is a layer combinator (`ofLayer`).
  */
-export const watch = (parent: Layer.MemoMap, root: Scope.Scope, onCrash: OnCrash, ofLayer: boolean): Layer.MemoMap => {
-  watchScope(root, onCrash, ofLayer)
-  const inner = Layer.forkMemoMapUnsafe(parent)
-  // Scopes between the one a layer is built in and the root were forked by layer combinators.
-  const watchAncestors = (scope: Scope.Scope): void => {
-    for (let s: Scope.Scope | undefined = scope; s !== undefined && !watched.has(s); s = s.parent) {
-      watchScope(s, onCrash, false)
-    }
-  }
-  const outer: Layer.MemoMap = Object.assign(Object.create(inner), {
-    getOrElseMemoize: <ROut, E, RIn>(
-      layer: Layer.Layer<ROut, E, RIn>,
-      scope: Scope.Scope,
-      build: Parameters<typeof inner.getOrElseMemoize<RIn, E, ROut>>[2]
-    ) => {
-      watchAncestors(scope)
-      return inner.getOrElseMemoize(layer, scope, (_memoMap, own) => {
-        watchScope(own, onCrash, false)
-        return build(outer, own)
-      })
-    }
-  })
-  return outer
-}
+export const watch = (parent: Layer.MemoMap, root: Scope.Scope, onCrash: OnCrash, ofLayer: boolean): Layer.MemoMap =>
+  new Watch(onCrash, root).start(parent, ofLayer)
