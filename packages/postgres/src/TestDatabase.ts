@@ -8,6 +8,7 @@ import { PgClient } from "@effect/sql-pg"
 import { Effect, Layer, Redacted } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import { createHash, randomBytes } from "node:crypto"
 import { connect, connectOnce, type PoolOptions, Server, unreachable, withDatabase } from "./internal/database.ts"
 import * as TestServer from "./internal/testServer.ts"
 import { PostgresUnavailable } from "./PostgresError.ts"
@@ -44,7 +45,8 @@ export const layer = <E = never, R = never>(
     Effect.gen(function* () {
       const run = yield* Effect.mapError(TestServer.find, (reason) => new PostgresUnavailable({ reason }))
       const admin = Redacted.make(run.url)
-      const name = `${run.prefix}_${process.pid}_${++created}`
+      // Neither a count nor the process tells the threads of one process apart.
+      const name = `${run.prefix}_${randomBytes(8).toString("hex")}`
       const template = options.template === undefined ? "template1" : yield* prepare(run, options.template)
       yield* Effect.acquireRelease(
         execute(admin, `create database "${name}" template "${template}" strategy file_copy`),
@@ -62,13 +64,11 @@ export const layer = <E = never, R = never>(
     })
   )
 
-/** How many databases this process has created. */
-let created = 0
-
 /** Makes the template, unless another file of the run has; whoever comes meanwhile waits. */
 const prepare = Effect.fnUntraced(function* <E, R>(run: TestServer.TestServer, template: Template<E, R>) {
   const admin = Redacted.make(run.url)
-  const name = `${run.prefix}_template_${template.name}`
+  // Of a longer name PostgreSQL keeps 63 bytes, which may be another template's.
+  const name = `${run.prefix}_template_${createHash("sha256").update(template.name).digest("hex").slice(0, 12)}`
   const draft = `${name}_new`
   const client = yield* connectOnce(admin)
   // The lock goes with the connection.

@@ -88,6 +88,40 @@ describe("layerTestDatabase", () => {
     })
   )
 
+  it.live("tells templates apart whatever they are called, and however long", () =>
+    Effect.gen(function* () {
+      const names = ["a-name-that-is-longer-than-what-is-left-of-63-bytes", `it's "quoted"`]
+      for (const name of names.flatMap((name) => [`${name}-1`, `${name}-2`, `${name}-1`])) {
+        const template = {
+          name,
+          migrate: Effect.flatMap(SqlClient.SqlClient, (sql) => sql`create table made as select ${name}::text as by`)
+        }
+        const made = Effect.flatMap(SqlClient.SqlClient, (sql) => sql`select by from made`)
+        const layer = Layer.fresh(Postgres.layerTestDatabase({ template }))
+        assert.deepStrictEqual(yield* Effect.provide(made, layer, { local: true }), [{ by: name }])
+      }
+    })
+  )
+
+  it.live("does not get in the way of other threads of the process", () =>
+    Effect.gen(function* () {
+      const another = "../src/TestDatabase.ts?another-thread"
+      const { layer: inAnotherThread } = yield* Effect.promise(
+        (): Promise<{ readonly layer: typeof Postgres.layerTestDatabase }> => import(another)
+      )
+      // Each thread has a module of its own, and counts for itself.
+      yield* Effect.all(
+        Array.from({ length: 3 }, () =>
+          Effect.andThen(
+            Layer.build(Layer.fresh(Postgres.layerTestDatabase())),
+            Layer.build(Layer.fresh(inAnotherThread()))
+          )
+        ),
+        { discard: true }
+      )
+    }).pipe(Effect.scoped)
+  )
+
   it.live("tells child processes where it is", () =>
     Effect.gen(function* () {
       const { url } = yield* Postgres.Server
