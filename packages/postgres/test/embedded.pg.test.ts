@@ -62,7 +62,8 @@ describe("the embedded server", () => {
 
   it.live("keeps data in its folder from one start to the next, many times in the same process", () =>
     Effect.gen(function* () {
-      const dataDir = Path.join(yield* temporaryFolder, "nested/data")
+      // A folder may be called anything, and lie deeper than a socket may.
+      const dataDir = Path.join(yield* temporaryFolder, `it's "ü" $HOME; a\\b%20c`, "deep".repeat(40), "nested/data")
       for (let n = 1; n <= 6; n++) {
         const rows = yield* Effect.provide(insert(n), embedded({ dataDir }), { local: true })
         assert.deepStrictEqual(
@@ -97,6 +98,19 @@ describe("the embedded server", () => {
       assert.instanceOf(reason, PostgresError.StartFailed)
       assert.include(reason.message, `${dataDir} is not empty and not a PostgreSQL data folder`)
       assert.deepStrictEqual(Fs.readdirSync(dataDir), ["thesis.txt"])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("says so when the folder is a file", () =>
+    Effect.gen(function* () {
+      const file = Path.join(yield* temporaryFolder, "file")
+      Fs.writeFileSync(file, "years of work")
+      for (const dataDir of [file, Path.join(file, "data")]) {
+        const reason = yield* reasonWith({ dataDir })
+        assert.instanceOf(reason, PostgresError.StartFailed)
+        assert.include(reason.message, file)
+      }
+      assert.strictEqual(Fs.readFileSync(file, "utf8"), "years of work")
     }).pipe(Effect.scoped)
   )
 

@@ -83,6 +83,8 @@ interface Launch extends Omit<Options, "binaries"> {
 
 const launch = Effect.fnUntraced(function* (options: Launch) {
   const { account, binaries, folder, run, temporary, windows } = options
+  // What is no data folder cannot be in use either: the error to tell of is this one.
+  yield* Folder.isCluster(folder)
   yield* Folder.untilFree(folder)
   const environment = environmentFor(binaries)
   const password = windows
