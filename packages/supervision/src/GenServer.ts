@@ -35,20 +35,15 @@ import {
   type Self,
   toHandlers
 } from "./internal/genServer.ts"
-import { Next, Reply, Stop, type StopReason } from "./internal/server.ts"
+import { Next, Reply, Stop, type StopReason, type Then } from "./internal/outcome.ts"
 
 export { CallError, CallingSelf, Down, MailboxFull, Timeout } from "./internal/callError.ts"
 export { Self } from "./internal/genServer.ts"
-export type { Next, Reply, Stop, StopReason } from "./internal/server.ts"
+export type { Next, Reply, Stop, StopReason, Then } from "./internal/outcome.ts"
 
 // --------------------------------------------------------------------------------------------------------------------
 // what handlers answer
 // --------------------------------------------------------------------------------------------------------------------
-
-/** What a handler may ask for besides its state: `continue` runs that handler before any other message. */
-export interface Then {
-  readonly continue: unknown
-}
 
 /** Answers a call and goes on with a state. */
 export const reply = <A, S>(value: A, state: S, then?: Then): Reply<A, S> => new Reply(value, state, then)

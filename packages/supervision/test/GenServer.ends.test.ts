@@ -183,7 +183,7 @@ describe("a server that is down", () => {
       class Eager extends GenServer.Service<Eager>()("test/Eager", {
         init: () => Effect.sync(() => GenServer.next(++lives, { continue: "on" })),
         calls: { get: (state) => Effect.succeed(GenServer.reply(state, state)) },
-        continue: (state, _: string) => (state === 1 ? Effect.die(new Error("first life")) : Effect.succeed(state))
+        continue: (state) => (state === 1 ? Effect.die(new Error("first life")) : Effect.succeed(state))
       }) {}
       const second = Effect.andThen(Effect.yieldNow, Effect.andThen(Effect.yieldNow, Eager.get()))
       assert.strictEqual(yield* second.pipe(Effect.provide(app(Eager.layer()))), 2)

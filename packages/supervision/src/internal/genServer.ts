@@ -5,7 +5,8 @@ import { toCallError } from "./callError.ts"
 import { type Cell, type Instance, refusal } from "./cell.ts"
 import { monotonicMillis } from "./child.ts"
 import { MakeHandle } from "./handle.ts"
-import { type Handlers, Server, type StopReason } from "./server.ts"
+import type { Handlers, StopReason } from "./outcome.ts"
+import { Server } from "./server.ts"
 
 /** Milliseconds; see `GenServer.withCallTimeout`. */
 export const CallTimeout = Context.Reference<number>("@coppice/supervision/GenServer/CallTimeout", {
@@ -174,7 +175,7 @@ export const make = Effect.fnUntraced(function* (
   server.begin(first)
   refuseModels(key, server.state)
   if (process !== undefined) {
-    yield* process.report(() => ({ mailboxLength: server.mailboxLength, handled: server.handled }))
+    yield* process.report(() => ({ mailboxLength: server.mailbox.length, handled: server.handled }))
   }
   const life = Effect.flatMap(server.loop, (reason) =>
     Cause.isCause(reason) ? Effect.failCause(reason) : Effect.succeed(reason)

@@ -23,7 +23,7 @@ const Pins = Context.Reference<Pin | undefined>("@coppice/supervision/Pins", { d
 export const MakeHandle: unique symbol = Symbol.for("@coppice/supervision/MakeHandle")
 
 /** A service that knows better than a proxy how to reach its running instance. */
-export interface MakesHandle {
+interface MakesHandle {
   readonly [MakeHandle]: (cell: Cell, key: string) => object
 }
 
@@ -288,10 +288,11 @@ const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFu
   const answersOf = new Map<PropertyKey, Answers>()
   // The parts of a structure of Effect's, such as a Pool, know each other by identity.
   const isStructure = isOfEffect(specimen)
-  const real = (): object => {
-    const value = find(latest(cell))
+  const realOn = (instance: Instance): object => {
+    const value = find(instance)
     return isObject(value) ? value : specimen
   }
+  const real = (): object => realOn(latest(cell))
   const target =
     typeof specimen === "function"
       ? (asFunction ?? ((...args: ReadonlyArray<unknown>) => invoke(cell, find, noOwner, answers, args)))
@@ -299,13 +300,14 @@ const lateObject = (cell: Cell, find: Find, specimen: object, asFunction?: AnyFu
         ? []
         : (Object.create(null) as object)
   const get = (key: PropertyKey): unknown => {
-    const owner = real()
-    const value: unknown = Reflect.get(owner, key, owner)
     const instance = latest(cell)
+    const owner = realOn(instance)
+    const value: unknown = Reflect.get(owner, key, owner)
     const known = members.get(key)
     if (known !== undefined && known.read.value === value) {
       // What instances share, such as the methods of a class, is read again on each of them.
-      Object.assign(known.read, { instance, owner })
+      known.read.instance = instance
+      known.read.owner = owner
       return known.late
     }
     const read: Read = { instance, owner, value }

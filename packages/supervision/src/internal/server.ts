@@ -8,55 +8,8 @@
  */
 import { Cause, type Clock, type Context, Effect, Exit, type Fiber, type Tracer } from "effect"
 import { monotonicMillis } from "./child.ts"
-
-/** What a handler has decided. */
-export class Reply<out A, out S> {
-  readonly value: A
-  readonly state: S
-  readonly then: Then | undefined
-  constructor(value: A, state: S, then: Then | undefined) {
-    this.value = value
-    this.state = state
-    this.then = then
-  }
-}
-
-export class Next<out S> {
-  readonly state: S
-  readonly then: Then | undefined
-  constructor(state: S, then: Then | undefined) {
-    this.state = state
-    this.then = then
-  }
-}
-
-export class Stop<out A = never> {
-  readonly reason: StopReason
-  readonly reply: { readonly value: A } | undefined
-  constructor(reason: StopReason, reply: { readonly value: A } | undefined) {
-    this.reason = reason
-    this.reply = reply
-  }
-}
-
-/** The argument of the `continue` handler that runs before the next message. */
-export interface Then {
-  readonly continue: unknown
-}
-
-export type StopReason = "normal" | "shutdown" | Cause.Cause<unknown>
-
-type Outcome = Reply<unknown, unknown> | Stop<unknown> | unknown
-type Run = Effect.Effect<Outcome, unknown, unknown>
-
-export interface Handlers {
-  readonly calls: Readonly<Record<string, (state: unknown, ...args: ReadonlyArray<unknown>) => Run>>
-  readonly casts: Readonly<Record<string, (state: unknown, ...args: ReadonlyArray<unknown>) => Run>>
-  readonly info: ((state: unknown, message: unknown) => Run) | undefined
-  readonly continue: ((state: unknown, argument: unknown) => Run) | undefined
-  readonly idle: { readonly afterMillis: number; readonly handle: (state: unknown) => Run } | undefined
-  readonly capacity: number
-}
+import { Mailbox, type Message, Request } from "./mailbox.ts"
+import { type Handlers, Next, type Outcome, Reply, type Run, Stop, type StopReason, type Then } from "./outcome.ts"
 
 /** Why a call has no answer; made into a `CallError` by `GenServer`. */
 export type Failure =
@@ -64,29 +17,6 @@ export type Failure =
   | { readonly _tag: "Down"; readonly cause: Cause.Cause<unknown> }
   | { readonly _tag: "MailboxFull"; readonly capacity: number }
   | { readonly _tag: "CallingSelf" }
-
-interface Message {
-  readonly name: string
-  readonly run: (state: unknown) => Run
-  readonly request: Request | undefined
-  readonly span: Tracer.AnySpan | undefined
-}
-
-/** A caller that waits. Settled once: by the answer, its timeout, the server's end or its own interruption. */
-class Request {
-  queued = false
-  exit: Exit.Exit<unknown, unknown> | undefined
-  resume: ((exit: Exit.Exit<unknown, unknown>) => void) | undefined
-  deadline = 0
-  timeoutMillis = 0
-  armed = false
-
-  settle(exit: Exit.Exit<unknown, unknown>): void {
-    if (this.exit !== undefined) return
-    this.exit = exit
-    this.resume?.(exit)
-  }
-}
 
 // How many servers may handle each other's messages within one turn before the next one is scheduled.
 const maxNesting = 32
@@ -98,6 +28,7 @@ export class Server {
   readonly context: Context.Context<never>
   readonly clock: Clock.Clock
   readonly toError: (failure: Failure) => unknown
+  readonly mailbox = new Mailbox()
   state: unknown
   handled = 0
   /** Set when no message will be handled any more. */
@@ -109,9 +40,6 @@ export class Server {
   private current: Message | undefined
   /** A message whose handler has been called in its sender's turn, and whose effect the loop has to run. */
   private begun: { readonly message: Message; readonly effect: Run } | undefined
-  private queue: Array<Message | undefined> = []
-  private departed = 0
-  private head = 0
   private wake: (() => void) | undefined
   private readonly waiting: Array<Request> = []
   private armed = 0
@@ -129,11 +57,6 @@ export class Server {
     this.context = context
     this.clock = clock
     this.toError = toError
-  }
-
-  /** How many messages wait; those whose callers have left do not count. */
-  get mailboxLength(): number {
-    return this.queue.length - this.head - this.departed
   }
 
   /** Takes what `init` answered as the first state. */
@@ -173,7 +96,7 @@ export class Server {
   ): Effect.Effect<unknown, unknown> {
     if (this.ended !== undefined) return this.fail({ _tag: "Down", cause: causeOf(this.ended) })
     if (fiber === this.fiber) return this.fail({ _tag: "CallingSelf" })
-    if (this.mailboxLength >= this.handlers.capacity && this.wake === undefined && name !== "stop") {
+    if (this.mailbox.length >= this.handlers.capacity && this.wake === undefined && name !== "stop") {
       return this.fail({ _tag: "MailboxFull", capacity: this.handlers.capacity })
     }
     const request = new Request()
@@ -184,7 +107,7 @@ export class Server {
   /** Puts a message into the mailbox; `false` when it is full. A message for an ended server is dropped, as in OTP. */
   cast(name: string, run: (state: unknown) => Run, span: Tracer.AnySpan | undefined): boolean {
     if (this.ended !== undefined) return true
-    if (this.mailboxLength >= this.handlers.capacity && this.wake === undefined) return false
+    if (this.mailbox.length >= this.handlers.capacity && this.wake === undefined) return false
     this.push({ name, run, request: undefined, span })
     return true
   }
@@ -205,8 +128,7 @@ export class Server {
   private push(message: Message): void {
     const wake = this.wake
     if (wake === undefined) {
-      if (message.request !== undefined) message.request.queued = true
-      this.queue.push(message)
+      this.mailbox.push(message)
       return
     }
     this.wake = undefined
@@ -215,7 +137,7 @@ export class Server {
     if (message.span === undefined && this.handlers.idle === undefined && isAnswer(message, effect)) {
       this.answer(message, effect)
       // Whatever came in while the handler ran is the loop's.
-      if (this.mailboxLength === 0) {
+      if (this.mailbox.length === 0) {
         this.wake = wake
         return
       }
@@ -343,41 +265,16 @@ export class Server {
       this.begun = undefined
       return this.run(begun.message, begun.effect)
     }
-    const message = this.take()
+    const message = this.mailbox.take()
     if (message === undefined) return this.park()
     if (message.request?.exit !== undefined) return Exit.void
     this.handled++
     return this.run(message, this.invoke(message.run))
   }
 
-  // The caller no longer waits: its message is skipped when its turn comes, and does not count until then.
   private leave(request: Request, exit: Exit.Exit<unknown, unknown>): void {
-    if (request.queued) {
-      request.queued = false
-      this.departed++
-      if (this.departed > 64 && this.departed * 2 > this.queue.length - this.head) {
-        this.queue = this.queue.slice(this.head).filter((message) => message?.request !== request && !hasLeft(message))
-        this.head = 0
-        this.departed = 0
-      }
-    }
+    this.mailbox.leave(request)
     request.settle(exit)
-  }
-
-  private take(): Message | undefined {
-    if (this.head === this.queue.length) return undefined
-    const message = this.queue[this.head]
-    this.queue[this.head++] = undefined
-    if (hasLeft(message)) this.departed--
-    else if (message?.request !== undefined) message.request.queued = false
-    if (this.head === this.queue.length) {
-      this.queue.length = 0
-      this.head = 0
-    } else if (this.head > 1024 && this.head * 2 > this.queue.length) {
-      this.queue.splice(0, this.head)
-      this.head = 0
-    }
-    return message
   }
 
   // A handler that throws, or answers with something else than an effect, is one that dies.
@@ -451,7 +348,7 @@ export class Server {
   }
 
   private readonly parked = Effect.callback<void>((resume) => {
-    if (this.mailboxLength > 0) return resume(Exit.void)
+    if (this.mailbox.length > 0) return resume(Exit.void)
     this.wake = () => resume(Exit.void)
     return Effect.sync(() => {
       this.wake = undefined
@@ -463,7 +360,8 @@ export class Server {
     if (this.ended !== undefined) return
     this.ended = exit
     const asked = [this.current?.request, this.begun?.message.request]
-    for (let message = this.take(); message !== undefined; message = this.take()) asked.push(message.request)
+    for (let message = this.mailbox.take(); message !== undefined; message = this.mailbox.take())
+      asked.push(message.request)
     for (const request of asked) {
       if (request !== undefined && request.exit === undefined) {
         request.settle(this.fail({ _tag: "Down", cause: causeOf(exit) }))
@@ -482,9 +380,6 @@ export class Server {
     )
   }
 }
-
-const hasLeft = (message: Message | undefined): boolean =>
-  message?.request !== undefined && !message.request.queued && message.request.exit !== undefined
 
 const ownMessage = (name: string): Message => ({
   name,
