@@ -4,7 +4,8 @@ import { Schema } from "effect"
 import { Model } from "effect/schema"
 import { UserId } from "./User.ts"
 
-export const TrailId = Schema.String.check(Schema.isUUID()).pipe(Schema.brand("TrailId"))
+/** Written as Postgres writes it: what is remembered of a trail is remembered under one key. */
+export const TrailId = Schema.String.check(Schema.isUUID(), Schema.isLowercased()).pipe(Schema.brand("TrailId"))
 export type TrailId = typeof TrailId.Type
 
 export const TrailStatus = Transition.make({ active: ["paused"], paused: ["active"] })

@@ -39,6 +39,18 @@ layer(application(), { excludeTestServices: true })("JSON endpoints", (it) => {
     })
   )
 
+  it.effect("know a trail by one spelling of its id, so that no other one shows it as it was before a change", () =>
+    Effect.gen(function* () {
+      const { api, id, user } = yield* newTrail
+      assert.notStrictEqual(id, id.toUpperCase())
+      const shouted = api.replace(id, id.toUpperCase())
+      yield* askAs(user, api)
+      assertProblem(yield* askAs(user, shouted), 404, "not-found")
+      assertProblem(yield* askAs(user, `${shouted}/pages`, json({ url })), 404, "not-found")
+      assert.deepInclude((yield* askAs(user, api)).json(), { pages: 0 })
+    })
+  )
+
   it.effect("page through a long trail", () =>
     Effect.gen(function* () {
       const { api, user } = yield* newTrail

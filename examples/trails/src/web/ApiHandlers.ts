@@ -107,7 +107,7 @@ const format = SchemaIssue.makeFormatterStandardSchemaV1()
 const layerRequestProblems = HttpApiMiddleware.layerSchemaErrorTransform(RequestProblems, (error) => {
   switch (error.kind) {
     case "Params":
-      return new Problem.NotFound({ detail: "A trail is addressed by its id, a UUID." })
+      return new Problem.NotFound({ detail: "A trail is addressed by its id, a UUID in lower case." })
     case "Query":
     case "Headers":
     case "Payload": {
