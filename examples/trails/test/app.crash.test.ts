@@ -194,7 +194,10 @@ describe("the application", () => {
   it.live("gives up after a crash storm, and ends with exit code 1", () =>
     Effect.gen(function* () {
       const app = yield* AppProcess.start(data)
-      const storm = Effect.forever(Client.crash(app.url, "Trails/trail-cache"))
+      const nobody = yield* Effect.flip(Client.crash(app.url, "Trails/nobody"))
+      assert.strictEqual(nobody.message, "Trails/nobody did not crash: the application answered 404.")
+      const crash = Client.crash(app.url, "Trails/trail-cache")
+      const storm = Effect.forever(Effect.catchTag(crash, "NotCrashed", () => Effect.void))
       assert.isTrue(Exit.isFailure(yield* Effect.exit(storm)))
       assert.strictEqual((yield* app.ended).code, 1)
       assert.include(app.output(), "Trails gave up")

@@ -10,21 +10,31 @@ export const make = (baseUrl: string) => Effect.provide(HttpApiClient.make(Api, 
 
 export type Client = Effect.Success<ReturnType<typeof make>>
 
-/** Crashes a process by the form that the page has for it. Fails when nobody answered. */
-export const crash = (baseUrl: string, path: string): Effect.Effect<void, NotAnswered> =>
-  Effect.asVoid(
-    Effect.tryPromise({
-      try: () =>
-        fetch(`${baseUrl}/processes/crash`, {
-          method: "POST",
-          body: new URLSearchParams({ path }),
-          redirect: "manual"
-        }),
-      catch: (cause) => new NotAnswered({ cause })
-    })
+/** Crashes a process by the form that the page has for it. Fails when nobody answered, or nothing crashed. */
+export const crash = (baseUrl: string, path: string): Effect.Effect<void, NotAnswered | NotCrashed> =>
+  Effect.tryPromise({
+    try: () =>
+      fetch(`${baseUrl}/processes/crash`, {
+        method: "POST",
+        body: new URLSearchParams({ path }),
+        redirect: "manual"
+      }),
+    catch: (cause) => new NotAnswered({ cause })
+  }).pipe(
+    Effect.flatMap(({ status }) => (status === 303 ? Effect.void : Effect.fail(new NotCrashed({ path, status }))))
   )
 
 export class NotAnswered extends Schema.TaggedError<NotAnswered>()("NotAnswered", { cause: Schema.Defect() }) {}
+
+/** The process is not there, or it is just being started again. */
+export class NotCrashed extends Schema.TaggedError<NotCrashed>()("NotCrashed", {
+  path: Schema.String,
+  status: Schema.Int
+}) {
+  override get message(): string {
+    return `${this.path} did not crash: the application answered ${this.status}.`
+  }
+}
 
 /**
  * Captures addresses, so many at once; those that were acknowledged. A capture that the application could not answer
