@@ -111,10 +111,14 @@ describe("a database child that restarts", () => {
       Effect.gen(function* () {
         yield* prepare
         const sql = yield* SqlClient.SqlClient
+        let committed = 0
         const killer = yield* Effect.forkChild(
           Effect.forever(
             Effect.gen(function* () {
-              yield* Effect.sleep(yield* Random.nextIntBetween(5, 40))
+              // A machine that is slow to connect must not be killed faster than it can commit.
+              const before = committed
+              while (committed === before) yield* Effect.sleep("1 millis")
+              yield* Effect.sleep(yield* Random.nextIntBetween(0, 20))
               yield* killDatabase
             })
           )
@@ -130,7 +134,10 @@ describe("a database child that restarts", () => {
                   yield* sql`insert into numbers (n) values (${n})`
                 })
               )
-              .pipe(Effect.exit),
+              .pipe(
+                Effect.tap(() => Effect.sync(() => committed++)),
+                Effect.exit
+              ),
           { concurrency: 8 }
         )
         yield* Fiber.interrupt(killer)
