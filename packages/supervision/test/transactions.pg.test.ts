@@ -4,7 +4,7 @@ import { Postgres } from "@coppice/postgres"
 import { Child, Supervisor, Tree } from "@coppice/supervision"
 import { PgClient } from "@effect/sql-pg"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Random, References } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Queue, Random, References } from "effect"
 import { SqlClient } from "effect/sql"
 
 const client = PgClient.layerFrom(
@@ -111,13 +111,13 @@ describe("a database child that restarts", () => {
       Effect.gen(function* () {
         yield* prepare
         const sql = yield* SqlClient.SqlClient
-        let committed = 0
+        const committed = yield* Queue.sliding<number>(1)
         const killer = yield* Effect.forkChild(
           Effect.forever(
             Effect.gen(function* () {
               // A machine that is slow to connect must not be killed faster than it can commit.
-              const before = committed
-              while (committed === before) yield* Effect.sleep("1 millis")
+              yield* Queue.clear(committed)
+              yield* Queue.take(committed)
               yield* Effect.sleep(yield* Random.nextIntBetween(0, 20))
               yield* killDatabase
             })
@@ -135,7 +135,7 @@ describe("a database child that restarts", () => {
                 })
               )
               .pipe(
-                Effect.tap(() => Effect.sync(() => committed++)),
+                Effect.tap(() => Queue.offer(committed, n)),
                 Effect.exit
               ),
           { concurrency: 8 }
