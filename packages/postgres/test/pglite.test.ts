@@ -112,6 +112,17 @@ layer(Postgres.layerTest)("PostgreSQL on virtual time", (it) => {
       })
     )
 
+    it.effect("refuse COPY, which the client does not speak, and go on", () =>
+      Effect.gen(function* () {
+        const sql = yield* PgClient.PgClient
+        yield* sql`create table copied(n int4)`
+        for (const copy of ["copy copied from stdin", "copy copied to stdout"]) {
+          assert.isTrue(Exit.isFailure(yield* Effect.exit(sql.unsafe(copy))), copy)
+          assert.deepStrictEqual(yield* sql`select count(*)::int4 as n from copied`, [{ n: 0 }])
+        }
+      })
+    )
+
     it.effect("let a fiber that waits for its turn be interrupted", () =>
       Effect.gen(function* () {
         const sql = yield* PgClient.PgClient

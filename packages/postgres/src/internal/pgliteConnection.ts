@@ -112,7 +112,10 @@ export class Connection extends Duplex {
         break
       }
     }
+    // PGlite exits when it waits for the data of a COPY and none is there; sql-pg would not send any.
+    if (message[0] === Wire.type.sync) this.cycle.push(Wire.copyFail)
     this.cycle.push(message)
+    if (message[0] === Wire.type.query) this.cycle.push(Wire.copyFail)
     if (message[0] !== Wire.type.sync && message[0] !== Wire.type.query) return
     this.cycles.push(Buffer.concat(this.cycle))
     this.cycle = []

@@ -49,6 +49,9 @@ export const startup = (user: string, database: string): Buffer => {
   return Buffer.concat([int32(content.length + 4), content])
 }
 
+/** Ends a COPY from the client; a server that is in none ignores it. */
+export const copyFail: Buffer = message(0x66, text("COPY is not supported"))
+
 export const query = (sql: string): Buffer => message(type.query, text(sql))
 
 /** What a server says when it is ready and no transaction is open. */
