@@ -57,14 +57,15 @@ type AnyFiber = Fiber.Fiber<unknown, unknown>
 /** Where a server is: itself, or the one that a child's cell leads to. */
 type Place = Server | { readonly cell: Cell; readonly key: string }
 
-const places = new WeakMap<object, Place>()
+const ServerPlace: unique symbol = Symbol.for("@coppice/supervision/ServerPlace")
 
 /** Where the server behind a service is. */
 export const placeOf = (key: string, service: unknown): Place => {
-  const place = typeof service === "object" && service !== null ? places.get(service) : undefined
-  if (place === undefined) throw new Error(`the service "${key}" was not made by its GenServer's layer`)
-  return place
+  if (typeof service === "object" && service !== null && isPlaced(service)) return service[ServerPlace]
+  throw new Error(`the service "${key}" was not made by its GenServer's layer`)
 }
+
+const isPlaced = (service: object): service is { readonly [ServerPlace]: Place } => ServerPlace in service
 
 // An instance of a supervisor provides its own handles: the way to the server goes through one cell after the other.
 const placeIn = (key: string, instance: Instance): Place => placeOf(key, instance.services.get(key))
@@ -203,7 +204,7 @@ export const make = Effect.fnUntraced(function* (
 const serviceAt = (place: Place, handlers: Handlers): object => {
   const service: Record<string | symbol, unknown> = makeMethods(handlers, () => place)
   service[MakeHandle] = (cell: Cell, key: string) => serviceAt({ cell, key }, handlers)
-  places.set(service, place)
+  service[ServerPlace] = place
   return service
 }
 

@@ -29,7 +29,23 @@ const isOrderly = (reason: Cause.Reason<unknown>): boolean =>
 const keeper = {}
 const keep = () => Exit.void
 
-const watched = new WeakSet<Scope.Scope>()
+// What is known of a scope or a map is written on it: weak collections would make every collection of garbage slow.
+const Watched: unique symbol = Symbol.for("@coppice/supervision/Watched")
+const Builder: unique symbol = Symbol.for("@coppice/supervision/Builder")
+
+interface Marks {
+  [Watched]?: true
+  /** The map that builds layers in a scope. */
+  [Builder]?: Layer.MemoMap
+}
+
+type Marked = (Scope.Scope | Layer.MemoMap) & Marks
+
+const isWatched = (marked: Marked): boolean => marked[Watched] === true
+const builderOf = (marked: Marked): Layer.MemoMap | undefined => marked[Builder]
+const mark = (marked: Marked, marks: Marks): void => {
+  Object.assign(marked, marks)
+}
 
 // A scope keeps its finalizers in a Map, keyed by what they close: a fiber, a forked scope, or a fresh object.
 class Watching extends Map<{}, Finalizer> {
@@ -63,9 +79,6 @@ const probe = Layer.empty.pipe(Layer.fresh)
 class Watch {
   readonly onCrash: OnCrash
   readonly root: Scope.Scope
-  /** The map that builds layers in a scope. */
-  private readonly builders = new WeakMap<Scope.Scope, Layer.MemoMap>()
-  private readonly maps = new WeakSet<Layer.MemoMap>()
   private readonly mark = Exit.succeed(Context.empty())
 
   constructor(onCrash: OnCrash, root: Scope.Scope) {
@@ -81,7 +94,7 @@ class Watch {
     })
     this.watchMap(map)
     this.watchScope(this.root, map, ofLayer)
-    this.builders.set(this.root, map)
+    mark(this.root, { [Builder]: map })
     return map
   }
 
@@ -91,8 +104,8 @@ class Watch {
    */
   private watchScope(scope: Scope.Scope, map: Layer.MemoMap, forksToo: boolean): void {
     const state = scope.state
-    if (state._tag === "Closed" || watched.has(scope)) return
-    watched.add(scope)
+    if (state._tag === "Closed" || isWatched(scope)) return
+    mark(scope, { [Watched]: true })
     const finalizers = new Watching(this.onCrash, (fork) =>
       forksToo ? this.watchScope(fork, map, false) : this.forked(fork, map)
     )
@@ -111,18 +124,18 @@ class Watch {
     const current = fiber && Context.getOrUndefined(fiber.context, Layer.CurrentMemoMap)
     if (current === undefined || current === map || current.get(probe, this.root) !== this.mark) return
     this.watchMap(current)
-    this.builders.set(fork, current)
+    mark(fork, { [Builder]: current })
   }
 
   private watchMap(map: Layer.MemoMap): void {
-    if (this.maps.has(map)) return
-    this.maps.add(map)
+    if (isWatched(map)) return
+    mark(map, { [Watched]: true })
     const memoize = map.getOrElseMemoize.bind(map)
     const watching: Layer.MemoMap["getOrElseMemoize"] = (layer, scope, build) =>
       this.enter(scope, map)
         ? memoize(layer, scope, (memoMap, own) => {
             this.watchScope(own, map, false)
-            this.builders.set(own, map)
+            mark(own, { [Builder]: map })
             return build(memoMap, own)
           })
         : memoize(layer, scope, build)
@@ -134,7 +147,7 @@ class Watch {
     const between: Array<Scope.Scope> = []
     for (let at: Scope.Scope | undefined = scope; at !== undefined; at = at.parent) {
       between.push(at)
-      if (this.builders.get(at) !== map) continue
+      if (builderOf(at) !== map) continue
       for (const s of between) this.watchScope(s, map, false)
       return true
     }
