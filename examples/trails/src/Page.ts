@@ -1,4 +1,5 @@
 /** A page of the web, captured into a trail. A trail holds an address only once. */
+import { Domain } from "@coppice/domain"
 import { Effect, Schema, SchemaGetter, SchemaIssue } from "effect"
 import { Model } from "effect/schema"
 import { TrailId } from "./Trail.ts"
@@ -22,13 +23,15 @@ const PageUrl = Schema.String.pipe(
   })
 ).check(Schema.isMaxLength(2048, { message: "must be no longer than 2048 characters" }))
 
-export class Page extends Model.Class<Page>("trails/Page")({
-  id: Model.GeneratedByDb(PageId),
-  trailId: Model.FieldExcept(["jsonCreate"])(TrailId),
-  url: Schema.String,
-  title: Schema.NullOr(Schema.String),
-  capturedAt: Model.DateTimeInsertFromDate
-}) {}
+export class Page extends Domain.Entity(
+  Model.Class<Page>("trails/Page")({
+    id: Model.GeneratedByDb(PageId),
+    trailId: Model.FieldExcept(["jsonCreate"])(TrailId),
+    url: Schema.String,
+    title: Schema.NullOr(Schema.String),
+    capturedAt: Model.DateTimeInsertFromDate
+  })
+) {}
 
 /** The input of a capture. A title that is left out, or blank, is none. */
 export const CapturePage = Schema.Struct({

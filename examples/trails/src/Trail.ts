@@ -1,5 +1,5 @@
 /** A trail: a named collection of captured pages, owned by one user. A paused trail takes no captures. */
-import { Transition } from "@coppice/domain"
+import { Domain, Transition } from "@coppice/domain"
 import { Schema } from "effect"
 import { Model } from "effect/schema"
 import { UserId } from "./User.ts"
@@ -17,14 +17,16 @@ const TrailName = Schema.Trim.check(
   Schema.isMaxLength(80, { message: "must be no longer than 80 characters" })
 )
 
-export class Trail extends Model.Class<Trail>("trails/Trail")({
-  id: Model.UuidV7Insert(TrailId),
-  ownerId: Model.FieldExcept(["update", "jsonCreate", "jsonUpdate"])(UserId),
-  name: TrailName,
-  status: Model.GeneratedByDb(TrailStatus.schema),
-  version: Model.GeneratedByDb(Schema.Int),
-  createdAt: Model.DateTimeInsertFromDate
-}) {}
+export class Trail extends Domain.Entity(
+  Model.Class<Trail>("trails/Trail")({
+    id: Model.UuidV7Insert(TrailId),
+    ownerId: Model.FieldExcept(["update", "jsonCreate", "jsonUpdate"])(UserId),
+    name: TrailName,
+    status: Model.GeneratedByDb(TrailStatus.schema),
+    version: Model.GeneratedByDb(Schema.Int),
+    createdAt: Model.DateTimeInsertFromDate
+  })
+) {}
 
 /** What the reader of a trail sees of it. A value to be read again at any time, not the entity: this may be cached. */
 export const TrailSummary = Schema.Struct({
