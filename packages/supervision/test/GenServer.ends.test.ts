@@ -149,6 +149,33 @@ describe("callers who have left", () => {
   )
 })
 
+describe("very many callers", () => {
+  it.effect("may wait at once, and as many may have left", () =>
+    Effect.gen(function* () {
+      const gate = yield* Deferred.make<void>()
+      class Crowded extends GenServer.Service<Crowded>()("test/Crowded", {
+        init: () => Effect.succeed(0),
+        calls: {
+          wait: (state) => Effect.as(Deferred.await(gate), GenServer.reply(state, state)),
+          add: (state) => Effect.succeed(GenServer.reply(state + 1, state + 1))
+        }
+      }) {}
+      yield* Effect.gen(function* () {
+        const wait = yield* Effect.forkChild(Crowded.wait())
+        yield* Effect.yieldNow
+        const come = Effect.forkChild(Crowded.add(), { startImmediately: true })
+        const stay: Array<Fiber.Fiber<number, GenServer.CallError>> = []
+        for (let i = 0; i < 140_000; i++) stay.push(yield* come)
+        for (let i = 0; i < 140_010; i++) yield* Fiber.interrupt(yield* come)
+        stay.push(yield* come)
+        yield* Deferred.succeed(gate, undefined)
+        yield* Fiber.join(wait)
+        assert.deepStrictEqual((yield* Fiber.joinAll(stay)).slice(-2), [140_000, 140_001])
+      }).pipe(Effect.provide(Crowded.layer()))
+    })
+  )
+})
+
 describe("a server that is down", () => {
   class Echo extends GenServer.Service<Echo>()("test/Echo", {
     init: () => Effect.succeed(0),

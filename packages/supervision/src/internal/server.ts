@@ -41,7 +41,7 @@ export class Server {
   /** A message whose handler has been called in its sender's turn, and whose effect the loop has to run. */
   private begun: { readonly message: Message; readonly effect: Run } | undefined
   private wake: (() => void) | undefined
-  private readonly waiting: Array<Request> = []
+  private waiting: Array<Request> = []
   private armed = 0
   private sweeper: { readonly fiber: Fiber.Fiber<void>; readonly at: number } | undefined
 
@@ -181,14 +181,14 @@ export class Server {
   // ------------------------------------------------------------------------------------------------------------------
 
   private arm(request: Request, timeoutMillis: number): void {
-    const { waiting } = this
     request.deadline = monotonicMillis(this.clock) + timeoutMillis
     request.timeoutMillis = timeoutMillis
     request.armed = true
     this.armed++
-    if (waiting.length > 64 && waiting.length > 2 * this.armed) {
-      waiting.splice(0, waiting.length, ...waiting.filter((other) => other.armed))
+    if (this.waiting.length > 64 && this.waiting.length > 2 * this.armed) {
+      this.waiting = this.waiting.filter((other) => other.armed)
     }
+    const { waiting } = this
     let index = waiting.length
     while (index > 0 && waiting[index - 1]!.deadline > request.deadline) index--
     waiting.splice(index, 0, request)
