@@ -1,0 +1,263 @@
+/**
+ * A worker: what a kind of job needs, how it is run, and how it is enqueued. Oban's worker, as a class.
+ *
+ * The class names the args by a Schema, and the defaults of its jobs. Its `toLayer` takes the handler as an effect, so
+ * what the handler needs is injected; its `enqueue` needs no handler, so a process may enqueue what others run.
+ *
+ * ```ts
+ * import { Worker } from "@coppice/jobs"
+ * import { Context, Effect, Schema } from "effect"
+ *
+ * class Mailer extends Context.Service<Mailer, {
+ *   readonly send: (to: string) => Effect.Effect<void>
+ * }>()("app/Mailer") {}
+ *
+ * export class WelcomeWorker extends Worker.Service<WelcomeWorker>()("WelcomeWorker", {
+ *   queue: "mail",
+ *   maxAttempts: 5,
+ *   args: { to: Schema.String },
+ *   unique: { period: "1 hour", keys: ["to"] }
+ * }) {
+ *   static readonly layer = this.toLayer(Effect.gen(function*() {
+ *     const mailer = yield* Mailer
+ *     return ({ args }) => mailer.send(args.to) // success completes; a failure or defect is tried again
+ *   }))
+ * }
+ *
+ * export const welcome = WelcomeWorker.enqueue({ to: "ada@example.org" }, { scheduleIn: "5 minutes" })
+ * ```
+ */
+import { type Cause, Context, Duration, Effect, Exit, Layer, Random, Schema, type Scope } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import { Jobs } from "./internal/jobsService.ts"
+import { findUnstorable } from "./internal/json.ts"
+import type { Job } from "./Job.ts"
+import {
+  type Enqueued,
+  InvalidJob,
+  type NewJob,
+  type Options,
+  type Rejected,
+  type Unique,
+  type UniqueBusy
+} from "./NewJob.ts"
+
+// --------------------------------------------------------------------------------------------------------------------
+// definition
+// --------------------------------------------------------------------------------------------------------------------
+
+/** A schema that needs no services. */
+export type AnySchema = Schema.Codec<unknown, unknown>
+
+/** The args of a worker: the fields of a struct, or any schema. */
+export type ArgsInput = Schema.Struct.Fields | Schema.Top
+
+/** The type of the args. */
+export type ArgsOf<A> = A extends Schema.Top
+  ? A["Type"]
+  : A extends Schema.Struct.Fields
+    ? Schema.Struct.Type<A>
+    : never
+
+/** Why an attempt did not succeed, as `backoff` sees it. */
+export interface Failure {
+  /** The attempt that failed, from 1. */
+  readonly attempt: number
+  readonly maxAttempts: number
+  /** The typed error, or the defect. */
+  readonly error: unknown
+  readonly cause: Cause.Cause<unknown>
+}
+
+/** What a worker says of its jobs. */
+export interface Definition<Args extends ArgsInput, Result extends Schema.Top> {
+  /** How args look. They are stored as the schema's JSON, and decoded when the job is claimed. */
+  readonly args: Args
+  /**
+   * Counts changes of the args that older code does not understand; defaults to 1. A node leaves jobs of a version above
+   * its own to others, without using an attempt.
+   */
+  readonly argsVersion?: number | undefined
+  /** With it the handler's answer is recorded with the finished job. */
+  readonly result?: Result | undefined
+  /** Defaults to `"default"`. */
+  readonly queue?: string | undefined
+  /** Defaults to 20. */
+  readonly maxAttempts?: number | undefined
+  /** 0 (first) to 9 (last); defaults to 0. */
+  readonly priority?: number | undefined
+  readonly tags?: ReadonlyArray<string> | undefined
+  readonly meta?: Readonly<Record<string, Schema.Json>> | undefined
+  /** Keeps a second job like the first out; see `NewJob.Unique`. Defaults to no uniqueness. */
+  readonly unique?: Unique<keyof ArgsOf<Args> & string> | undefined
+  /** How long an attempt may take until its handler is interrupted and it counts as failed. Defaults to no limit. */
+  readonly timeout?: Duration.Input | undefined
+  /** How long an attempt may take until a `slow` event tells of it. Defaults to one minute. */
+  readonly slowAfter?: Duration.Input | undefined
+  /** How long to wait after a failed attempt. Defaults to Oban's 15 s + 2^attempt s, and up to a tenth more. */
+  readonly backoff?: ((failure: Failure) => Duration.Input) | undefined
+  /** Whose turn this job is in a queue with limits per partition, such as a tenant. Defaults to no partition. */
+  readonly partition?: ((args: ArgsOf<Args>) => string) | undefined
+}
+
+/** Runs one job. */
+export type Handler<Args, Result, E, R> = (job: Job<Args>) => Effect.Effect<Result, E, R>
+
+type ResultOf<Result extends Schema.Top> = [Result] extends [never] ? unknown : Result["Type"]
+
+/** What a worker's layer provides: the worker, ready to run its jobs. */
+export interface Running {
+  readonly spec: Spec
+  readonly run: Handler<unknown, unknown, unknown, never>
+}
+
+/** A definition with its defaults, and codecs in the place of schemas. */
+export interface Spec {
+  readonly name: string
+  readonly argsVersion: number
+  readonly queue: string
+  readonly maxAttempts: number
+  readonly priority: number
+  readonly tags: ReadonlyArray<string>
+  readonly meta: Readonly<Record<string, Schema.Json>>
+  readonly unique: Unique<string> | undefined
+  readonly timeout: Duration.Duration | undefined
+  readonly slowAfter: Duration.Duration
+  readonly backoff: ((failure: Failure) => Duration.Input) | undefined
+  readonly decodeArgs: (json: unknown) => Exit.Exit<unknown, Schema.SchemaError>
+  readonly encodeArgs: (args: unknown) => Exit.Exit<unknown, Schema.SchemaError>
+  /** Absent where the answer is not recorded. */
+  readonly encodeResult: ((result: unknown) => Exit.Exit<unknown, Schema.SchemaError>) | undefined
+  readonly partition: ((args: unknown) => string) | undefined
+}
+
+/** The class of a worker: its key, its layer, and the way to enqueue its jobs. */
+export interface WorkerClass<Self, Name extends string, Args, Result> extends Context.ServiceClass<
+  Self,
+  `@coppice/jobs/Worker/${Name}`,
+  Running
+> {
+  readonly spec: Spec
+  /** A job, to be given to `Jobs.enqueue` or `Jobs.enqueueMany`. */
+  readonly job: (args: Args, options?: Options) => NewJob
+  /** Inserts a job: in the transaction that is open, if there is one, and visible to nobody before that commits. */
+  readonly enqueue: (args: Args, options?: Options) => Effect.Effect<Enqueued, InvalidJob | UniqueBusy | SqlError, Jobs>
+  /** Inserts many jobs in one statement. The answers are in the order of the args; what is invalid is `Rejected` alone. */
+  readonly enqueueMany: (
+    args: ReadonlyArray<Args>,
+    options?: Options
+  ) => Effect.Effect<ReadonlyArray<Enqueued | Rejected>, SqlError, Jobs>
+  /** The worker with its handler. What the handler or its making needs is what the layer needs. */
+  readonly toLayer: <E, R, HE, HR>(
+    make: Effect.Effect<Handler<Args, Result, HE, HR>, E, R>
+  ) => Layer.Layer<Self, E, Exclude<R, Scope.Scope> | HR>
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// constructor
+// --------------------------------------------------------------------------------------------------------------------
+
+/** Makes the class of a worker. The name is what the database has of it: rename it, and jobs that wait are not found. */
+export const Service =
+  <Self>() =>
+  <const Name extends string, const Args extends ArgsInput, Result extends Schema.Top = never>(
+    name: Name,
+    definition: Definition<Args, Result>
+  ): WorkerClass<Self, Name, ArgsOf<Args>, ResultOf<Result>> => {
+    const Tag = Context.Service<Self, Running>()(`@coppice/jobs/Worker/${name}`)
+    // From here on args are opaque: what the types promise of them, their schema checks.
+    const spec = toSpec(name, definition as unknown as Definition<ArgsInput, Schema.Top>)
+    const job = (args: unknown, options: Options = {}) => newJob(spec, args, options)
+    const statics = {
+      spec,
+      job,
+      enqueue: (args: unknown, options?: Options) => Effect.flatMap(Jobs, (jobs) => jobs.enqueue(job(args, options))),
+      enqueueMany: (all: ReadonlyArray<unknown>, options?: Options) =>
+        Effect.flatMap(Jobs, (jobs) => jobs.enqueueMany(all.map((args) => job(args, options)))),
+      toLayer: (make: Effect.Effect<Handler<unknown, unknown, unknown, unknown>, unknown, unknown>) =>
+        Layer.effect(
+          Tag,
+          Effect.gen(function* () {
+            const handler = yield* make
+            const services = yield* Effect.context<unknown>()
+            return { spec, run: (job) => Effect.provideContext(handler(job), services) }
+          })
+        )
+    }
+    // The members just added are those that the type lists.
+    return Object.assign(Tag, statics) as never
+  }
+
+// --------------------------------------------------------------------------------------------------------------------
+// backoff
+// --------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Oban's default: 15 s + 2^attempt s, and up to a tenth more. With more than 20 attempts the exponent is scaled down to
+ * 20.
+ */
+export const defaultBackoff = (attempt: number, maxAttempts: number): Effect.Effect<Duration.Duration> =>
+  Effect.map(Random.next, (random) => {
+    const exponent = maxAttempts <= 20 ? attempt : Math.round((attempt / maxAttempts) * 20)
+    const seconds = 15 + 2 ** exponent
+    return Duration.seconds(seconds + Math.trunc(random * 0.1 * seconds))
+  })
+
+// --------------------------------------------------------------------------------------------------------------------
+
+const toSpec = (name: string, definition: Definition<ArgsInput, Schema.Top>): Spec => {
+  // A schema that needs services to encode or decode is not offered by the types of `Service`.
+  const args = codec(Schema.isSchema(definition.args) ? definition.args : Schema.Struct(definition.args))
+  const result = definition.result === undefined ? undefined : codec(definition.result)
+  return {
+    name,
+    argsVersion: definition.argsVersion ?? 1,
+    queue: definition.queue ?? "default",
+    maxAttempts: definition.maxAttempts ?? 20,
+    priority: definition.priority ?? 0,
+    tags: definition.tags ?? [],
+    meta: definition.meta ?? {},
+    unique: definition.unique,
+    timeout: definition.timeout === undefined ? undefined : Duration.fromInputUnsafe(definition.timeout),
+    slowAfter: Duration.fromInputUnsafe(definition.slowAfter ?? "1 minute"),
+    backoff: definition.backoff,
+    decodeArgs: Schema.decodeUnknownExit(args),
+    encodeArgs: Schema.encodeUnknownExit(args),
+    encodeResult: result === undefined ? undefined : Schema.encodeUnknownExit(result),
+    partition: definition.partition
+  }
+}
+
+const codec = (schema: Schema.Top) => Schema.toCodecJson(schema as AnySchema)
+
+const newJob = (spec: Spec, args: unknown, options: Options): NewJob => {
+  const encoded = spec.encodeArgs(args)
+  return {
+    "~coppice/jobs/NewJob": true,
+    worker: spec.name,
+    argsVersion: spec.argsVersion,
+    args: checked(spec, encoded),
+    queue: options.queue ?? spec.queue,
+    priority: options.priority ?? spec.priority,
+    maxAttempts: options.maxAttempts ?? spec.maxAttempts,
+    tags: options.tags === undefined ? spec.tags : [...new Set([...spec.tags, ...options.tags])],
+    meta: options.meta === undefined ? spec.meta : { ...spec.meta, ...options.meta },
+    partition: options.partition ?? (Exit.isSuccess(encoded) ? spec.partition?.(args) : undefined),
+    unique: options.unique === false ? undefined : (options.unique ?? spec.unique),
+    scheduleAt: options.scheduleAt,
+    scheduleIn: options.scheduleIn
+  }
+}
+
+const checked = (spec: Spec, encoded: Exit.Exit<unknown, Schema.SchemaError>): NewJob["args"] => {
+  if (Exit.isFailure(encoded)) {
+    const [error] = encoded.cause.reasons
+    const problem = error?._tag === "Fail" ? `do not fit their schema: ${error.error.message}` : "could not be encoded"
+    return { _tag: "Invalid", error: new InvalidJob({ worker: spec.name, path: "args", problem }) }
+  }
+  const found = findUnstorable(encoded.value, "args")
+  return found === undefined
+    ? // What `toCodecJson` encodes to is JSON.
+      { _tag: "Valid", value: encoded.value as Schema.Json }
+    : { _tag: "Invalid", error: new InvalidJob({ worker: spec.name, ...found }) }
+}

@@ -1,0 +1,117 @@
+/**
+ * Taking jobs for this node.
+ *
+ * A claim locks with `for no key update skip locked`: nodes do not wait for each other, and a foreign key to a job does not
+ * hide it. What a claim writes, the lease above all, is the fence of everything that the node does with the job later.
+ */
+import { Effect } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import { releaseKeys } from "./columns.ts"
+import { type Database, now } from "./database.ts"
+
+/** A claimed job as it comes from the database. */
+export interface ClaimedRow {
+  readonly id: number
+  readonly lease: number
+  readonly worker: string
+  readonly args: unknown
+  readonly args_version: number
+  readonly attempt: number
+  readonly max_attempts: number
+  readonly priority: number
+  readonly tags: ReadonlyArray<string>
+  readonly meta: Readonly<Record<string, unknown>>
+  readonly inserted_at: Date
+  readonly scheduled_at: Date
+  readonly attempted_at: Date
+  readonly queued_at: Date
+  readonly trace: string | null
+  readonly cron_name: string | null
+  readonly cron_at: Date | null
+}
+
+/** What a claim returns of each job `j`. Ids and leases as double precision: exact up to 2^53, and numbers in JavaScript. */
+export const returned = `
+  j.id::float8 as id, j.lease::float8 as lease, j.worker, j.args, j.args_version, j.attempt, j.max_attempts, j.priority,
+  j.tags, j.meta, j.inserted_at, j.scheduled_at, j.attempted_at, j.queued_at, j.trace, j.cron_name, j.cron_at`
+
+/** What a claim sets; `node` and `time` are expressions. */
+export const claimed = (node: string, time: string): string => `
+  state = 'executing', attempt = j.attempt + 1, lease = j.lease + 1, leased_by = ${node}, attempted_at = ${time}`
+
+/** Jobs that this node must leave to others: `worker`, or `worker@version`. */
+export type Excluded = ReadonlyArray<string>
+
+/** Claims at most `demand` jobs of a queue without limits over all nodes. */
+export const make = (database: Database) => {
+  const { schema } = database
+  // Each priority has its own low-water mark, so that a claim does not walk over what was claimed before it: the dead
+  // index entries that vacuum cannot remove while somebody holds an old snapshot. The marks are parameters, because a
+  // subquery would not bound the index scan.
+  const statement = (excluding: string) => `
+    with c as materialized (
+      select x.id, x.unique_key
+        from unnest($4::smallint[], $5::timestamptz[]) with ordinality as low(priority, queued_at, place)
+       cross join lateral (
+         select id, unique_key from ${schema}.jobs
+          where state = 'available' and queue = $2 and priority = low.priority and queued_at >= low.queued_at ${excluding}
+          order by queued_at, id
+          limit $3
+            for no key update skip locked
+       ) x
+       limit $3
+    ), keys as (${releaseKeys(schema, "c", "'executing'")}
+    )
+    update ${schema}.jobs j set ${claimed("$6::uuid", now)} from c where j.id = c.id
+    returning ${returned}`
+  const all = statement("")
+  const others = statement("and not (worker = any($7::text[]) or worker || '@' || args_version = any($7::text[]))")
+  return (
+    queue: string,
+    demand: number,
+    node: string,
+    marks: Marks,
+    excluded: Excluded
+  ): Effect.Effect<ReadonlyArray<ClaimedRow>, SqlError> => {
+    const params = [queue, demand, priorities, marks.parameter(), node]
+    return excluded.length === 0
+      ? database.timed<ClaimedRow>(all, params)
+      : database.timed<ClaimedRow>(others, [...params, excluded])
+  }
+}
+
+const priorities = "{0,1,2,3,4,5,6,7,8,9}"
+
+/**
+ * Per priority, the time before which no available job of a queue is left, as far as is known.
+ *
+ * Claims raise the marks, but keep `slack` behind: a transaction may commit a job some time after it made it. What commits
+ * later than that is found by the poll, which looks from the beginning and lowers the marks.
+ */
+export class Marks {
+  private readonly low: Array<number> = Array.from({ length: 10 }, () => Number.NEGATIVE_INFINITY)
+
+  /** As a parameter of the claim. */
+  parameter(): string {
+    return `{${this.low.map((mark) => (mark === Number.NEGATIVE_INFINITY ? "-infinity" : new Date(mark).toISOString())).join(",")}}`
+  }
+
+  /** A claim that took these rows found nothing before them. */
+  raise(rows: ReadonlyArray<ClaimedRow>): void {
+    for (const { priority, queued_at } of rows) {
+      const mark = queued_at.getTime() - slackMillis
+      if (mark > this.mark(priority)) this.low[priority] = mark
+    }
+  }
+
+  /** The poll found a job that was queued then. */
+  lower(priority: number, queuedAt: Date): void {
+    if (queuedAt.getTime() < this.mark(priority)) this.low[priority] = queuedAt.getTime()
+  }
+
+  private mark(priority: number): number {
+    return this.low[priority] ?? Number.NEGATIVE_INFINITY
+  }
+}
+
+const slackMillis = 2_000

@@ -1,0 +1,61 @@
+/**
+ * The columns that an active job and a finished one have in common, in the order in which they move.
+ */
+
+/** Everything but id, state, and what only one of the two has. */
+export const shared = [
+  "queue",
+  "worker",
+  "args_version",
+  "priority",
+  "attempt",
+  "max_attempts",
+  "rescues",
+  "snoozes",
+  "lease",
+  "leased_by",
+  "inserted_at",
+  "scheduled_at",
+  "attempted_at",
+  "cancel_requested_at",
+  "partition_key",
+  "unique_key",
+  "args",
+  "meta",
+  "tags",
+  "errors",
+  "trace",
+  "cron_name",
+  "cron_at"
+] as const
+
+/** The shared columns as a list, each behind an alias. */
+export const list = (alias: string): string => shared.map((column) => `${alias}.${column}`).join(", ")
+
+/** The shared columns as the target of an insert. */
+export const names: string = shared.join(", ")
+
+/** One bit per state, as `unique_keys.states` has them. */
+export const stateBit = {
+  scheduled: 1,
+  available: 2,
+  executing: 4,
+  retryable: 8,
+  completed: 16,
+  cancelled: 32,
+  discarded: 64
+} as const
+
+/**
+ * A statement part that gives unique keys back: those of the jobs of a common table expression with `id`, `unique_key`
+ * and `state` (the state they are in now), unless the key is for that state too.
+ */
+export const releaseKeys = (schema: string, moved: string, state = `${moved}.state`): string => `
+  delete from ${schema}.unique_keys u using (select id, unique_key, ${state} as state from ${moved} where unique_key is not null) m
+   where u.key = m.unique_key and u.job_id = m.id and u.states & ${bitOf("m.state")} = 0`
+
+/** The bit of a state expression. */
+export const bitOf = (state: string): string =>
+  `case ${state} ${Object.entries(stateBit)
+    .map(([name, bit]) => `when '${name}' then ${bit}`)
+    .join(" ")} end`
