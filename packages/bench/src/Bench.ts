@@ -2,25 +2,36 @@
  * Measures a subject and its baselines side by side: in one process, in turns, over several rounds. The machine may be noisy or slow; a ratio
  * between two contenders that shared its every minute is worth more than a number.
  */
-import { Effect } from "effect"
+import { Context, Effect, Schema, type Scope } from "effect"
 
-/** One implementation under measurement; `sample` sets it up, measures one round in the unit of its case, and takes it down again. */
+/** One implementation under measurement; `sample` sets it up, measures one round, and takes it down again. */
 export interface Contender {
   readonly name: string
-  readonly sample: Effect.Effect<number>
+  /** The figure of its case, or that figure followed by those of `also`. */
+  readonly sample: Effect.Effect<number | ReadonlyArray<number>>
 }
 
-/** One line of a suite: what is measured, in which unit, and who is measured. */
-export interface Case {
+/** What is measured, and in which unit. */
+export interface Figure {
   readonly name: string
   readonly unit: string
   readonly higherIsBetter: boolean
-  /** What the subject's median is to reach, in the case's unit; `null` when nothing is promised. */
+  /** What the subject's median is to reach, in the figure's unit; `null` when nothing is promised. */
   readonly target: number | null
+  /** What the subject's median over that of the baseline with this name is to reach. Default: nothing is promised. */
+  readonly ratios?: Readonly<Record<string, number>>
+}
+
+/** One or more lines of a suite that come from the same samples, and who is measured. */
+export interface Case extends Figure {
   readonly subject: Contender
   readonly baselines: ReadonlyArray<Contender>
   /** Takes each sample in a process of its own, as memory must be. Default: `false`. */
   readonly isolated?: boolean
+  /** What a sample says beside the case's own figure. Default: nothing. */
+  readonly also?: ReadonlyArray<Figure>
+  /** Samples taken of each contender. Default: those of the suite. */
+  readonly rounds?: number
 }
 
 /** A named list of cases, `npm run bench -- <name>`. */
@@ -29,6 +40,21 @@ export interface Suite {
   /** Samples taken of each contender. */
   readonly rounds: number
   readonly cases: ReadonlyArray<Case>
+  /** Numbers that `--set <name>=<number>` replaces, for samples that ask `size` for them. Default: none. */
+  readonly sizes?: Readonly<Record<string, number>>
+  /** What all samples share, such as a server, as environment variables; those that are set already it leaves as they are. */
+  readonly shared?: Effect.Effect<Readonly<Record<string, string>>, SuiteUnavailable, Scope.Scope>
+  /** What a reader of the table has to know, one line each. Default: nothing. */
+  readonly notes?: ReadonlyArray<string>
+}
+
+/** What the samples of a suite share cannot be had here. */
+export class SuiteUnavailable extends Schema.TaggedError<SuiteUnavailable>()("SuiteUnavailable", {
+  problem: Schema.String
+}) {
+  override get message(): string {
+    return this.problem
+  }
 }
 
 export interface Spread {
@@ -37,14 +63,27 @@ export interface Spread {
   readonly max: number
 }
 
+/** One figure, of the subject and of those beside it. */
 export interface Measured {
-  readonly case: Case
+  readonly figure: Figure
+  readonly who: string
   readonly subject: Spread
   readonly baselines: ReadonlyArray<readonly [name: string, spread: Spread]>
 }
 
 /** Takes the sample of one contender in a fresh process. */
-export type Isolate<E> = (entry: Case, contender: Contender) => Effect.Effect<number, E>
+export type Isolate<E> = (entry: Case, contender: Contender) => Effect.Effect<number | ReadonlyArray<number>, E>
+
+/** The sizes of the suite that is running. */
+export const Sizes: Context.Reference<Readonly<Record<string, number>>> = Context.Reference("@coppice/bench/Sizes", {
+  defaultValue: () => ({})
+})
+
+/** A size of the suite; a name that it does not declare is a defect. */
+export const size = (name: string): Effect.Effect<number> =>
+  Effect.flatMap(Sizes, (sizes) =>
+    sizes[name] === undefined ? Effect.die(new Error(`the suite has no size "${name}"`)) : Effect.succeed(sizes[name])
+  )
 
 /** Measures every case of a suite, one after the other. `onCase` hears of each before it starts. */
 export const run = <E>(
@@ -52,7 +91,12 @@ export const run = <E>(
   isolate: Isolate<E>,
   onCase: (entry: Case) => Effect.Effect<void> = () => Effect.void
 ): Effect.Effect<ReadonlyArray<Measured>, E> =>
-  Effect.forEach(suite.cases, (entry) => Effect.andThen(onCase(entry), measure(entry, suite.rounds, isolate)))
+  Effect.map(
+    Effect.forEach(suite.cases, (entry) =>
+      Effect.andThen(onCase(entry), measure(entry, entry.rounds ?? suite.rounds, isolate))
+    ),
+    (measured) => measured.flat()
+  )
 
 /** Milliseconds that an effect takes. */
 export const elapsed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<number, E, R> =>
@@ -93,6 +137,12 @@ export const bytesPerUnit = <A, E, R>(
     return (after[memory] - before[memory]) / count
   })
 
+/** The value that `percent` of the samples do not exceed, by nearest rank; `NaN` of no sample. */
+export const percentile = (samples: ReadonlyArray<number>, percent: number): number => {
+  const sorted = samples.toSorted((a, b) => a - b)
+  return sorted[Math.max(Math.ceil((percent / 100) * sorted.length), 1) - 1] ?? Number.NaN
+}
+
 /** Minimum, median and maximum of at least one sample. */
 export const spread = (samples: ReadonlyArray<number>): Spread => {
   const sorted = samples.toSorted((a, b) => a - b)
@@ -104,22 +154,25 @@ export const spread = (samples: ReadonlyArray<number>): Spread => {
 const warmUps = 2
 
 const measure = Effect.fnUntraced(function* <E>(entry: Case, rounds: number, isolate: Isolate<E>) {
-  const entrant = (contender: Contender) => ({ contender, samples: new Array<number>() })
+  const figures = [entry, ...(entry.also ?? [])]
+  const entrant = (contender: Contender) => ({ contender, samples: figures.map(() => new Array<number>()) })
   const subject = entrant(entry.subject)
   const baselines = entry.baselines.map(entrant)
   // A fresh process is always cold, and its memory does not warm up.
   for (let round = entry.isolated ? 0 : -warmUps; round < rounds; round++) {
     for (const { contender, samples } of startingAt(round, [subject, ...baselines])) {
       globalThis.gc?.()
-      const sample = yield* entry.isolated ? isolate(entry, contender) : contender.sample
-      if (round >= 0) samples.push(sample)
+      const taken = yield* entry.isolated ? isolate(entry, contender) : contender.sample
+      const values = typeof taken === "number" ? [taken] : taken
+      if (round >= 0) samples.forEach((of, index) => of.push(values[index] ?? Number.NaN))
     }
   }
-  return {
-    case: entry,
-    subject: spread(subject.samples),
-    baselines: baselines.map(({ contender, samples }) => [contender.name, spread(samples)] as const)
-  } satisfies Measured
+  return figures.map((figure, index): Measured => ({
+    figure,
+    who: entry.subject.name,
+    subject: spread(subject.samples[index] ?? []),
+    baselines: baselines.map(({ contender, samples }) => [contender.name, spread(samples[index] ?? [])] as const)
+  }))
 })
 
 // Each round begins with another contender, so that none always runs in the wake of the same one.

@@ -2,8 +2,8 @@
 import { Console, Effect, Schema } from "effect"
 import { open, writeFile } from "node:fs/promises"
 import { parseArgs } from "node:util"
-import { type Contender, run, type Suite } from "./Bench.ts"
-import { isolate, sampleName } from "./Isolated.ts"
+import { type Contender, run, Sizes, type Suite } from "./Bench.ts"
+import { isolate, sampleName, say } from "./Isolated.ts"
 import { rows, table } from "./Report.ts"
 
 /** The command line asks for something that is not there. */
@@ -14,7 +14,7 @@ export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
   override get message(): string {
     return [
       this.problem,
-      "usage: npm run bench -- <suite> [--case <part of a name>] [--rounds <number>] [--json <file>]",
+      "usage: npm run bench -- <suite> [--case <part of a name>] [--rounds <number>] [--set <size>=<number>] [--json <file>]",
       `suites: ${this.suites.join(", ")}`
     ].join("\n")
   }
@@ -22,7 +22,7 @@ export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
 
 export type Command =
   | { readonly _tag: "Run"; readonly suite: Suite; readonly json: string | undefined }
-  | { readonly _tag: "Sample"; readonly contender: Contender }
+  | { readonly _tag: "Sample"; readonly suite: Suite; readonly contender: Contender }
 
 /** Reads the arguments that follow the script's name. */
 export const parse = (args: ReadonlyArray<string>, suites: ReadonlyArray<Suite>): Effect.Effect<Command, UsageError> =>
@@ -36,8 +36,16 @@ export const parse = (args: ReadonlyArray<string>, suites: ReadonlyArray<Suite>)
     const [name, ...rest] = positionals
     if (name === undefined) return yield* refuse("which suite is to be measured?")
     if (rest.length > 0) return yield* refuse(`one suite at a time, and ${rest.join(" ")} came after ${name}`)
-    const suite = suites.find((suite) => suite.name === name)
-    if (suite === undefined) return yield* refuse(`there is no suite "${name}"`)
+    const found = suites.find((suite) => suite.name === name)
+    if (found === undefined) return yield* refuse(`there is no suite "${name}"`)
+    const sizes = { ...found.sizes }
+    for (const text of values.set ?? []) {
+      const [, size = "", number] = /^(.+)=(\d+)$/.exec(text) ?? []
+      if (!Object.hasOwn(sizes, size) || !Number.isSafeInteger(Number(number)))
+        return yield* refuse(`--set takes <size>=<whole number>, not "${text}"; sizes: ${told(sizes) || "none"}`)
+      sizes[size] = Number(number)
+    }
+    const suite = { ...found, sizes }
 
     if (values.sample !== undefined) {
       const contender = suite.cases
@@ -45,13 +53,15 @@ export const parse = (args: ReadonlyArray<string>, suites: ReadonlyArray<Suite>)
         .find(({ contender, entry }) => sampleName(entry, contender) === values.sample)?.contender
       return contender === undefined
         ? yield* refuse(`${name} has no sample "${values.sample}"`)
-        : { _tag: "Sample", contender }
+        : { _tag: "Sample", suite, contender }
     }
 
     const rounds = values.rounds === undefined ? suite.rounds : Number(values.rounds)
     if (!Number.isSafeInteger(rounds) || rounds < 1)
       return yield* refuse(`--rounds is a whole number from 1 up, not "${values.rounds}"`)
-    const cases = suite.cases.filter((entry) => entry.name.includes(values.case ?? ""))
+    const cases = suite.cases
+      .filter((entry) => entry.name.includes(values.case ?? ""))
+      .map((entry) => (values.rounds === undefined ? entry : { ...entry, rounds }))
     if (cases.length === 0) return yield* refuse(`${name} has no case with "${values.case}" in its name`)
     if (values.json !== undefined) yield* writable(values.json, refuse)
     return { _tag: "Run", suite: { ...suite, rounds, cases }, json: values.json }
@@ -65,29 +75,45 @@ export const execute = (
 ): Effect.Effect<number> =>
   Effect.gen(function* () {
     const command = yield* parse(args, suites)
+    const { suite } = command
+    const shared = yield* suite.shared ?? Effect.succeed({})
     if (command._tag === "Sample") {
-      yield* Console.log(yield* command.contender.sample)
+      Object.assign(process.env, shared)
+      yield* Console.log(say(yield* Effect.provideService(command.contender.sample, Sizes, suite.sizes ?? {})))
       return 0
     }
-    const { json, suite } = command
-    const measured = yield* run(suite, isolate(main, suite), (entry) => Console.error(`measuring ${entry.name}`))
+    const { json } = command
+    const measured = yield* run(suite, isolate(main, suite, shared), ({ name }) => Console.error(`measuring ${name}`))
+    const sizes = told(suite.sizes ?? {})
     yield* Console.log(
-      `\n${suite.name}: median of ${suite.rounds} rounds, Node ${process.versions.node}\n\n${table(measured)}`
+      [
+        `\n${suite.name}: median of ${suite.rounds} rounds, Node ${process.versions.node}${sizes && `, ${sizes}`}`,
+        table(measured),
+        ...(suite.notes ?? [])
+      ].join("\n\n")
     )
     if (json !== undefined)
       yield* Effect.promise(() => writeFile(json, `${JSON.stringify(rows(suite.name, measured), null, 2)}\n`))
     return 0
   }).pipe(
+    Effect.scoped,
     Effect.catchTags({
       UsageError: (error) => Effect.as(Console.error(error.message), 2),
+      SuiteUnavailable: (error) => Effect.as(Console.error(error.message), 1),
       IsolatedSampleFailed: (error) => Effect.as(Console.error(error.message), 1)
     })
   )
+
+const told = (sizes: Readonly<Record<string, number>>): string =>
+  Object.entries(sizes)
+    .map(([name, value]) => `${name}=${value}`)
+    .join(" ")
 
 const options = {
   case: { type: "string" },
   json: { type: "string" },
   rounds: { type: "string" },
+  set: { type: "string", multiple: true },
   // How an isolated sample is asked for; not for people.
   sample: { type: "string" }
 } as const

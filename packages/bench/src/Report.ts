@@ -1,5 +1,5 @@
 /** What a run says: rows for programs, a Markdown table for people. */
-import type { Case, Measured, Spread } from "./Bench.ts"
+import type { Figure, Measured, Spread } from "./Bench.ts"
 
 /** The subject of a case beside one of its baselines; one row per baseline, all of one run. */
 export interface Row {
@@ -14,30 +14,47 @@ export interface Row {
   readonly ratio: number | null
   readonly target: number | null
   readonly met: boolean | null
+  /** What `ratio` is to reach, `null` when nothing is promised. */
+  readonly ratioTarget: number | null
+  readonly ratioMet: boolean | null
 }
 
 export const rows = (suite: string, measured: ReadonlyArray<Measured>): ReadonlyArray<Row> =>
-  measured.flatMap(({ baselines, case: entry, subject: { median: value } }) => {
-    const { name, target, unit } = entry
-    const row = (baseline: string | null, ratio: number | null): Row => ({
-      suite,
-      name,
-      value,
-      unit,
-      baseline,
-      ratio,
-      target,
-      met: met(entry, value)
-    })
+  measured.flatMap(({ baselines, figure, subject: { median: value } }) => {
+    const { name, target, unit } = figure
+    const row = (baseline: string | null, ratio: number | null): Row => {
+      const ratioTarget = promisedRatio(figure, baseline)
+      return {
+        suite,
+        name,
+        value,
+        unit,
+        baseline,
+        ratio,
+        target,
+        met: met(figure, target, value),
+        ratioTarget,
+        ratioMet: met(figure, ratioTarget, ratio)
+      }
+    }
     if (baselines.length === 0) return [row(null, null)]
     return baselines.map(([baseline, { median }]) => row(baseline, over(value, median)))
   })
 
 /** A Markdown table, one line per contender; a ratio is how many times the baseline's figure the subject's is. */
 export const table = (measured: ReadonlyArray<Measured>): string => {
-  const lines = measured.flatMap(({ baselines, case: entry, subject }): ReadonlyArray<Line> => [
-    { what: entry.name, who: entry.subject.name, ...subject, unit: entry.unit, target: verdict(entry, subject.median) },
-    ...baselines.map(([who, spread]) => ({ who, ...spread, ratio: over(subject.median, spread.median) }))
+  const lines = measured.flatMap(({ baselines, figure, subject, who }): ReadonlyArray<Line> => [
+    {
+      what: figure.name,
+      who,
+      ...subject,
+      unit: figure.unit,
+      target: verdict(figure, "", figure.target, subject.median)
+    },
+    ...baselines.map(([who, spread]) => {
+      const ratio = over(subject.median, spread.median)
+      return { who, ...spread, ratio, target: verdict(figure, "x ", promisedRatio(figure, who), ratio) }
+    })
   ])
   const filled = columns.map((column) => fill(column, lines))
   const rows = Array.from({ length: lines.length + 2 }, (_, row) => filled.map((cells) => cells[row]))
@@ -77,13 +94,16 @@ const fill = ({ cell, head, right }: Column, lines: ReadonlyArray<Line>): Readon
   return [pad(head), right ? `${"-".repeat(width - 1)}:` : "-".repeat(width), ...cells.map(pad)]
 }
 
-const verdict = (entry: Case, median: number): string =>
-  entry.target === null
+const verdict = (figure: Figure, sign: string, target: number | null, value: number | null): string =>
+  target === null
     ? ""
-    : `${entry.higherIsBetter ? ">=" : "<="} ${quantity(entry.target)} ${met(entry, median) ? "met" : "MISSED"}`
+    : `${figure.higherIsBetter ? ">=" : "<="} ${sign}${quantity(target)} ${met(figure, target, value) ? "met" : "MISSED"}`
 
-const met = ({ higherIsBetter, target }: Case, value: number): boolean | null =>
-  target === null ? null : higherIsBetter ? value >= target : value <= target
+const met = ({ higherIsBetter }: Figure, target: number | null, value: number | null): boolean | null =>
+  target === null ? null : value === null ? false : higherIsBetter ? value >= target : value <= target
+
+const promisedRatio = ({ ratios }: Figure, baseline: string | null): number | null =>
+  (baseline === null ? undefined : ratios?.[baseline]) ?? null
 
 const over = (value: number, baseline: number): number | null => (baseline > 0 ? value / baseline : null)
 

@@ -1,7 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { afterEach, vi } from "vitest"
-import { type Case, type Contender, elapsed, microsPerLap, perSecond, run, spread } from "../src/Bench.ts"
+import {
+  type Case,
+  type Contender,
+  elapsed,
+  microsPerLap,
+  percentile,
+  perSecond,
+  run,
+  size,
+  Sizes,
+  spread
+} from "../src/Bench.ts"
 
 const never = () => Effect.die(new Error("no process of its own was asked for"))
 
@@ -13,6 +24,37 @@ describe("spread", () => {
   it("takes the mean of the two middle samples of an even number", () => {
     assert.deepStrictEqual(spread([10, 4, 1, 2]), { min: 1, median: 3, max: 10 })
   })
+})
+
+describe("percentile", () => {
+  it("is the smallest sample that the given share of them does not exceed, whatever their order", () => {
+    const samples = Array.from({ length: 200 }, (_, index) => 200 - index)
+    assert.deepStrictEqual(
+      [0, 50, 99, 100].map((percent) => percentile(samples, percent)),
+      [1, 100, 198, 200]
+    )
+    assert.strictEqual(percentile([7], 99), 7)
+  })
+
+  it("is no number when there is no sample", () => {
+    assert.isNaN(percentile([], 50))
+  })
+})
+
+describe("size", () => {
+  it.effect("is the number of the suite that runs", () =>
+    Effect.gen(function* () {
+      const jobs = yield* Effect.provideService(size("jobs"), Sizes, { jobs: 3 })
+      assert.strictEqual(jobs, 3)
+    })
+  )
+
+  it.effect("is a defect under a name that the suite does not declare", () =>
+    Effect.gen(function* () {
+      const exit = yield* Effect.exit(size("jbos"))
+      assert.include(String(exit), 'no size "jbos"')
+    })
+  )
 })
 
 describe("run", () => {
@@ -52,6 +94,44 @@ describe("run", () => {
         ["B", { min: 3, median: 4, max: 5 }],
         ["C", { min: 3, median: 4, max: 5 }]
       ])
+    })
+  )
+
+  it.effect("tells every figure of a sample that says several", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      const pair = (name: string, first: number): Contender => ({ name, sample: Effect.succeed([first, first * 10]) })
+      const { subject: _subject, baselines: _baselines, ...figure } = entry(log)
+      const several: Case = {
+        ...figure,
+        ratios: { B: 2 },
+        subject: pair("A", 1),
+        baselines: [pair("B", 2)],
+        also: [{ name: "tenfold", unit: "samples", higherIsBetter: false, target: 5 }]
+      }
+      const measured = yield* run({ name: "several", rounds: 1, cases: [several] }, never)
+      assert.deepStrictEqual(
+        measured.map(({ baselines, figure, subject }) => [
+          figure.name,
+          figure.ratios,
+          subject.median,
+          baselines[0]?.[1].median
+        ]),
+        [
+          ["count", { B: 2 }, 1, 2],
+          ["tenfold", undefined, 10, 20]
+        ]
+      )
+    })
+  )
+
+  it.effect("takes as many samples as the case says, where it says", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      yield* run({ name: "few", rounds: 9, cases: [{ ...entry(log), isolated: true, rounds: 2 }] }, (_, { name }) =>
+        Effect.sync(() => log.push(name))
+      )
+      assert.strictEqual(log.join(""), "ABCBCA")
     })
   )
 

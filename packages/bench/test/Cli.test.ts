@@ -40,12 +40,30 @@ describe("the arguments", () => {
     })
   )
 
+  it.effect("are refused when they set what is no size, or to what is no whole number", () =>
+    Effect.gen(function* () {
+      for (const text of ["things", "things=", "things=many", "things=-1", "thongs=1", "constructor=1"]) {
+        assert.include(yield* refused("tiny", `--set=${text}`), `--set takes <size>=<whole number>, not "${text}"`)
+      }
+      assert.include(yield* refused("tiny", "--set=thongs=1"), "sizes: things=10")
+      assert.include(yield* refused("broken", "--set=things=1"), "sizes: none")
+    })
+  )
+
+  it.effect("choose sizes", () =>
+    Effect.gen(function* () {
+      const command = yield* parse(["tiny", "--set", "things=20"], suites)
+      assert.deepStrictEqual(command.suite.sizes, { things: 20 })
+      assert.deepStrictEqual(tiny.sizes, { things: 10 })
+    })
+  )
+
   it.effect("choose cases and rounds", () =>
     Effect.gen(function* () {
       const command = yield* parse(["tiny", "--case", "en", "--rounds", "3"], suites)
       if (command._tag !== "Run") return assert.fail("a run was asked for")
       assert.strictEqual(command.suite.rounds, 3)
-      assert.deepStrictEqual(command.suite.cases, [tiny.cases[0]!])
+      assert.deepStrictEqual(command.suite.cases, [{ ...tiny.cases[0]!, rounds: 3 }])
     })
   )
 })
@@ -66,7 +84,7 @@ describe("the process", () => {
       assert.match(stdout, /\| ten +\| ours +\| +10 \| +10 \| +10 \| things \| +\| >= 10 met +\|/)
 
       const rows = JSON.parse(readFileSync(join(folder, "rows.json"), "utf8"))
-      const exact = { suite: "tiny", unit: "things", target: 10 }
+      const exact = { suite: "tiny", unit: "things", target: 10, ratioTarget: null, ratioMet: null }
       assert.deepStrictEqual(rows.slice(0, 2), [
         { ...exact, name: "ten", value: 10, baseline: "theirs", ratio: 2.5, met: true },
         { ...exact, name: "nine", value: 9, baseline: null, ratio: null, met: false }
@@ -76,6 +94,19 @@ describe("the process", () => {
     } finally {
       rmSync(folder, { recursive: true })
     }
+  })
+
+  it("gives every sample the sizes and what the suite shares, and says what a reader has to know", () => {
+    const { stdout } = bench("tiny", "--case", "shared", "--set", "things=30")
+    assert.match(stdout, /things=30/)
+    assert.match(stdout, /\| shared +\| ours +\| +37 \|/)
+    assert.include(stdout, "A thing is a thing.")
+  })
+
+  it("ends with 1 and the reason when what the suite shares cannot be had", () => {
+    const { status, stderr } = bench("unavailable")
+    assert.strictEqual(status, 1)
+    assert.include(stderr, "the well is dry")
   })
 
   it("ends with 2 and the list of suites when the suite is unknown", () => {
