@@ -20,6 +20,8 @@ export const shared = [
   "cancel_requested_at",
   "partition_key",
   "unique_key",
+  "unique_states",
+  "unique_until",
   "args",
   "meta",
   "tags",

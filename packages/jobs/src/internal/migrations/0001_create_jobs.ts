@@ -31,6 +31,9 @@ const shared = `
   cancel_requested_at timestamptz,
   partition_key text,
   unique_key bytea,
+  -- What the row of unique_keys says as well, for a finished job that comes back and wants its key again.
+  unique_states smallint,
+  unique_until timestamptz,
   args jsonb not null default '{}',
   meta jsonb not null default '{}',
   tags text[] not null default '{}',
@@ -54,6 +57,8 @@ const statements = (schema: string): ReadonlyArray<string> => [
     state text not null default 'available',
     -- When it became available: the order within a priority. Only ever grows, so that claims can skip what is gone.
     queued_at timestamptz not null default statement_timestamp(),
+    -- Why somebody wants it to be cancelled, while it is executing.
+    cancel_reason text,
     ${shared},
     constraint jobs_state check (state in ('scheduled', 'available', 'executing', 'retryable')),
     constraint jobs_queue check (length(queue) between 1 and 127),
@@ -93,7 +98,7 @@ const statements = (schema: string): ReadonlyArray<string> => [
   ) partition by range (finished_at)`,
   `create table ${schema}.jobs_history_default partition of ${schema}.jobs_history default`,
   `create index jobs_history_id on ${schema}.jobs_history (id)`,
-  `create index jobs_history_state on ${schema}.jobs_history (state, finished_at)`,
+  `create index jobs_history_state on ${schema}.jobs_history (state, finished_at, id)`,
 
   // What was said of a queue at run time; node '' is every node. Survives restarts.
   `create table ${schema}.queues (
