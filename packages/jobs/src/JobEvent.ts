@@ -57,7 +57,7 @@ export type JobEvent =
   | ({
       readonly _tag: "Rescued"
       readonly node: string
-      readonly to: "retryable" | "discarded" | "cancelled"
+      readonly to: "available" | "retryable" | "discarded" | "cancelled"
     } & Attempt)
   /** It runs longer than its worker finds normal. */
   | ({ readonly _tag: "Slow"; readonly runningFor: Duration.Duration } & Attempt)

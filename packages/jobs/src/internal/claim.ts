@@ -105,8 +105,9 @@ export class Marks {
   }
 
   /** The poll found a job that was queued then. */
-  lower(priority: number, queuedAt: Date): void {
-    if (queuedAt.getTime() < this.mark(priority)) this.low[priority] = queuedAt.getTime()
+  lower(priority: number, queuedAt: number): void {
+    // The database keeps microseconds.
+    if (queuedAt < this.mark(priority)) this.low[priority] = Math.floor(queuedAt)
   }
 
   private mark(priority: number): number {

@@ -1,0 +1,384 @@
+/**
+ * What the loops of a node share: its identity, its queues, the jobs it has, and what is to be written of them.
+ *
+ * Nothing here waits and nothing here asks the database; the loops do. So a loop that crashes and comes back finds all as
+ * it was, and takes no running job down.
+ */
+import { Clock, Context, Duration, Effect, Exit, type Fiber, Latch } from "effect"
+import type { JobEvent } from "../JobEvent.ts"
+import { JobId } from "../Job.ts"
+import type * as Queue from "../Queue.ts"
+import type { Running as Worker } from "../Worker.ts"
+import * as Attempt from "./attempt.ts"
+import { type ClaimedRow, Marks } from "./claim.ts"
+import type { Hub } from "./hub.ts"
+
+/** A job that this node has claimed. */
+export interface Held {
+  readonly row: ClaimedRow
+  readonly queue: QueueState
+  /** Absent where this node has no code for the job. */
+  readonly worker: Worker | undefined
+  /** Under which identity of the node it was claimed. */
+  readonly epoch: number
+  phase: "buffered" | "running" | "settling"
+  startedAt: number
+  fiber: Fiber.Fiber<unknown, unknown> | undefined
+  interruption: Attempt.Interruption | undefined
+  interruptedAt: number
+  told: "nothing" | "slow" | "stuck"
+}
+
+/** A verdict that waits to be written. */
+export interface Ended {
+  readonly held: Held
+  /** Absent for a plain completion. */
+  readonly verdict: Attempt.Verdict | undefined
+  readonly durationMillis: number
+}
+
+/** One queue of this node. */
+export class QueueState {
+  readonly name: string
+  readonly options: Queue.Options
+  readonly marks = new Marks()
+  readonly buffer: Array<Held> = []
+  readonly wake = Latch.makeUnsafe(true)
+  /** Open while the buffer has jobs that could start. */
+  readonly ready = Latch.makeUnsafe(false)
+  running = 0
+  /** Whether the database may have more than the last claim found. */
+  more = true
+  paused: boolean
+  limit: number
+  limited: boolean
+  /** Jobs that ended per millisecond, and how long a claim takes: how much to claim ahead. */
+  pace = 0
+  claimMillis = 1
+  ended = 0
+  private claimedAt = 0
+  private endedThen = 0
+  pumping = false
+
+  constructor(name: string, options: Queue.Options) {
+    this.name = name
+    this.options = options
+    this.paused = options.paused ?? false
+    this.limit = options.limit
+    this.limited = isLimited(options)
+  }
+
+  /** Has the producer look at once. */
+  look(): void {
+    this.more = true
+    this.wake.openUnsafe()
+  }
+
+  /**
+   * How many jobs to claim beyond the free slots, so that they do not run dry while the next claim is under way. What is
+   * claimed ahead starts within a few claims' time; for slow jobs it is nothing, and priorities hold.
+   */
+  get ahead(): number {
+    if (this.limited) return 0
+    return Math.min(aheadMax, Math.floor(this.pace * this.claimMillis * 3))
+  }
+
+  /** Follows the pace from claim to claim. */
+  measure(began: number, now: number): void {
+    const cycle = Math.max(0.5, began - this.claimedAt)
+    this.pace = this.pace * 0.5 + ((this.ended - this.endedThen) / cycle) * 0.5
+    this.claimMillis = this.claimMillis * 0.8 + Math.max(0.5, now - began) * 0.2
+    this.claimedAt = began
+    this.endedThen = this.ended
+  }
+}
+
+const isLimited = (limits: Queue.Limits): boolean =>
+  [limits.global, limits.rate, limits.perPartition, limits.ratePerPartition].some((limit) => limit != null)
+
+/** The most that a queue claims ahead. */
+const aheadMax = 500
+
+/** How many jobs start in one go, before others have their turn. */
+const slice = 64
+
+/** Beyond so many verdicts that wait to be written, nothing more is claimed. */
+const unwrittenMax = 10_000
+
+export class Engine {
+  readonly name: string
+  readonly queues: ReadonlyMap<string, QueueState>
+  readonly workers: ReadonlyMap<string, Worker>
+  readonly hub: Hub
+  /** What jobs run with. */
+  readonly services: Context.Context<never>
+  readonly clock: Clock.Clock
+  readonly held = new Map<number, Held>()
+  /** Jobs for which this node has no code: `worker`, or `worker@version`. */
+  readonly excluded = new Set<string>()
+  unwritten: Array<Ended> = []
+  readonly write = Latch.makeUnsafe(false)
+  /** Opened whenever a job has left. */
+  readonly left = Latch.makeUnsafe(false)
+  id = ""
+  epoch = 0
+  registered = false
+  stopping = false
+  wakeUp: "listen" | "poll" = "poll"
+  lastBeatAt: number | undefined
+
+  constructor(options: {
+    readonly name: string
+    readonly queues: Readonly<Record<string, Queue.Options>>
+    readonly workers: ReadonlyMap<string, Worker>
+    readonly hub: Hub
+    readonly services: Context.Context<never>
+  }) {
+    this.name = options.name
+    this.queues = new Map(Object.entries(options.queues).map(([name, queue]) => [name, new QueueState(name, queue)]))
+    this.workers = options.workers
+    this.hub = options.hub
+    this.services = options.services
+    this.clock = Context.get(options.services, Clock.Clock)
+  }
+
+  now(): number {
+    return this.clock.currentTimeMillisUnsafe()
+  }
+
+  // ------------------------------------------------------------------------------------------------------------------
+  // from the claim to the start
+  // ------------------------------------------------------------------------------------------------------------------
+
+  /** How many jobs a queue wants: none until it is worth a claim. */
+  demand(queue: QueueState): number {
+    if (this.stopping || !this.registered || queue.paused || this.unwritten.length > unwrittenMax) return 0
+    const { ahead } = queue
+    const wanted = queue.limit + ahead - queue.running - queue.buffer.length
+    return wanted >= Math.max(1, ahead >> 1) ? wanted : 0
+  }
+
+  /** Takes what a claim brought. `epoch` is whose claim it was: what an identity claimed that was lost is not ours. */
+  take(queue: QueueState, rows: ReadonlyArray<ClaimedRow>, epoch: number): void {
+    if (epoch !== this.epoch) return
+    for (const row of rows) {
+      const held: Held = {
+        row,
+        queue,
+        worker: this.workerFor(row),
+        epoch,
+        phase: "buffered",
+        startedAt: 0,
+        fiber: undefined,
+        interruption: undefined,
+        interruptedAt: 0,
+        told: "nothing"
+      }
+      this.held.set(row.id, held)
+      if (held.worker === undefined) this.refuse(held)
+      else queue.buffer.push(held)
+    }
+    this.pump(queue)
+  }
+
+  /** Starts what has a free slot: a slice now, and the rest when others have had their turn. */
+  pump(queue: QueueState): void {
+    if (queue.paused) {
+      // What was claimed ahead goes back: a paused queue starts nothing.
+      for (const held of queue.buffer.splice(0)) this.end(held, Attempt.handBack(held.row))
+      return
+    }
+    // A handler that does not wait ends before `start` returns, and comes back here: the outer loop goes on for it.
+    if (queue.pumping) return
+    queue.pumping = true
+    let next = 0
+    while (next < slice && this.hasRoom(queue, next)) {
+      const held = queue.buffer[next++]
+      if (held !== undefined) this.start(held)
+    }
+    queue.buffer.splice(0, next)
+    queue.pumping = false
+    if (this.hasRoom(queue, 0)) queue.ready.openUnsafe()
+  }
+
+  private hasRoom(queue: QueueState, next: number): boolean {
+    return next < queue.buffer.length && queue.running < queue.limit && !this.stopping
+  }
+
+  private workerFor({ args_version, worker: name }: ClaimedRow): Worker | undefined {
+    const worker = this.workers.get(name)
+    return worker !== undefined && args_version <= worker.spec.argsVersion ? worker : undefined
+  }
+
+  /** Leaves a job to nodes that have the code for it, and claims none like it any more. */
+  private refuse(held: Held): void {
+    const { args_version, worker } = held.row
+    const known = this.workers.has(worker)
+    this.excluded.add(known ? `${worker}@${args_version}` : worker)
+    this.hub.emit([{ _tag: "Unclaimable", reason: known ? "newer args" : "unknown worker", ...this.attempt(held) }])
+    this.end(held, Attempt.handBack(held.row))
+  }
+
+  private start(held: Held): void {
+    const { queue, row, worker } = held
+    if (worker === undefined) return
+    held.phase = "running"
+    held.startedAt = this.now()
+    queue.running++
+    const job = Attempt.decode(worker, row, queue.name)
+    if (this.hub.active) this.hub.publish([{ _tag: "Started", ...this.attempt(held) }])
+    if (Exit.isFailure(job)) {
+      const [reason] = job.cause.reasons
+      if (reason?._tag === "Fail") {
+        this.release(held)
+        this.end(held, Attempt.invalidArgs(row, this.name, reason.error))
+        return
+      }
+    }
+    const effect = Exit.isSuccess(job) ? Attempt.run(worker, job.value, row.trace) : Effect.failCause(job.cause)
+    const services = Exit.isSuccess(job) ? Attempt.servicesOf(this.services, job.value) : this.services
+    held.fiber = Effect.runForkWith(services)(effect)
+    held.fiber.addObserver((exit) => this.ended(held, exit))
+  }
+
+  private ended(held: Held, exit: Exit.Exit<unknown, unknown>): void {
+    this.release(held)
+    const { interruption, row, worker } = held
+    if (interruption === "lost" || worker === undefined) return this.forget(held)
+    if (Exit.isSuccess(exit) && worker.spec.encodeResult === undefined) {
+      this.end(held, undefined)
+    } else {
+      // A verdict on a failure may ask the worker for its backoff, and chance for jitter.
+      Effect.runForkWith(this.services)(Attempt.judge(worker, row, this.name, exit, interruption)).addObserver((judged) =>
+        this.end(held, Exit.isSuccess(judged) ? judged.value : Attempt.handBack(row))
+      )
+    }
+    this.pump(held.queue)
+    if (held.queue.more && this.demand(held.queue) > 0) held.queue.wake.openUnsafe()
+  }
+
+  /** The handler has ended: its slot is free. */
+  private release({ queue }: Held): void {
+    queue.running--
+    queue.ended++
+  }
+
+  /** Has a verdict written. */
+  private end(held: Held, verdict: Attempt.Verdict | undefined): void {
+    if (held.interruption === "lost") return this.forget(held)
+    const durationMillis = held.phase === "running" ? this.now() - held.startedAt : 0
+    held.phase = "settling"
+    held.fiber = undefined
+    this.unwritten.push({ held, verdict, durationMillis })
+    this.write.openUnsafe()
+  }
+
+  /** The job is not here any more. */
+  forget(held: Held): void {
+    if (this.held.get(held.row.id) === held) this.held.delete(held.row.id)
+    this.left.openUnsafe()
+  }
+
+  // ------------------------------------------------------------------------------------------------------------------
+  // interruption
+  // ------------------------------------------------------------------------------------------------------------------
+
+  /** Interrupts a running job; what it ends with then depends on why. */
+  interrupt(held: Held, why: Attempt.Interruption): void {
+    if (held.phase !== "running" || held.fiber === undefined || held.interruption !== undefined) return
+    held.interruption = why
+    held.interruptedAt = this.now()
+    held.fiber.interruptUnsafe()
+  }
+
+  /** Somebody else has the job by now: whatever this node still knows of it is void. */
+  lose(held: Held): void {
+    if (held.interruption === "lost") return
+    this.hub.emit([{ _tag: "LeaseLost", ...this.attempt(held) }])
+    if (held.phase === "running") {
+      held.interruption = undefined
+      this.interrupt(held, "lost")
+      held.interruption = "lost"
+      return
+    }
+    held.interruption = "lost"
+    if (held.phase === "buffered") {
+      const { buffer } = held.queue
+      const index = buffer.indexOf(held)
+      if (index >= 0) buffer.splice(index, 1)
+    } else {
+      this.unwritten = this.unwritten.filter((ended) => ended.held !== held)
+    }
+    this.forget(held)
+  }
+
+  /** Everything that this node has is somebody else's: it was not heard of for too long. */
+  fence(): void {
+    this.registered = false
+    this.epoch++
+    const all = [...this.held.values()].filter((held) => held.interruption !== "lost")
+    this.hub.emit(all.map((held): JobEvent => ({ _tag: "LeaseLost", ...this.attempt(held) })))
+    this.unwritten = []
+    for (const queue of this.queues.values()) queue.buffer.length = 0
+    for (const held of all) {
+      if (held.phase !== "running") {
+        held.interruption = "lost"
+        this.forget(held)
+        continue
+      }
+      if (held.interruption === undefined) {
+        held.interruptedAt = this.now()
+        held.fiber?.interruptUnsafe()
+      }
+      held.interruption = "lost"
+    }
+  }
+
+  /** Hands back what was claimed ahead. */
+  handBack(): void {
+    for (const queue of this.queues.values()) {
+      for (const held of queue.buffer.splice(0)) this.end(held, Attempt.handBack(held.row))
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------------------
+  // what is told
+  // ------------------------------------------------------------------------------------------------------------------
+
+  attempt({ queue, row }: Held) {
+    return { id: JobId.make(row.id), worker: row.worker, queue: queue.name, attempt: row.attempt, lease: row.lease }
+  }
+
+  /** The times of an ended attempt. */
+  times({ held, durationMillis }: Ended) {
+    const { scheduled_at, attempted_at } = held.row
+    return {
+      duration: Duration.millis(durationMillis),
+      waited: Duration.millis(Math.max(0, attempted_at.getTime() - scheduled_at.getTime()))
+    }
+  }
+
+  /** Tells of jobs that take long, and of those that do not end although they were interrupted. */
+  inspect(): void {
+    const now = this.now()
+    for (const held of this.held.values()) {
+      const { interruptedAt, startedAt, told, worker } = held
+      if (held.phase !== "running" || worker === undefined || told === "stuck") continue
+      const timeout = worker.spec.timeout
+      const since =
+        held.interruption === undefined
+          ? timeout === undefined ? Number.POSITIVE_INFINITY : startedAt + Duration.toMillis(timeout)
+          : interruptedAt
+      if (now >= since + stuckAfterMillis) {
+        held.told = "stuck"
+        this.hub.emit([{ _tag: "Stuck", interruptedFor: Duration.millis(now - since), ...this.attempt(held) }])
+      } else if (told === "nothing" && now >= startedAt + Duration.toMillis(worker.spec.slowAfter)) {
+        held.told = "slow"
+        this.hub.emit([{ _tag: "Slow", runningFor: Duration.millis(now - startedAt), ...this.attempt(held) }])
+      }
+    }
+  }
+}
+
+/** How long after an interruption a handler counts as stuck. */
+const stuckAfterMillis = 10_000

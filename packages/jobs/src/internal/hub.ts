@@ -1,0 +1,83 @@
+/**
+ * Where events go: to those who listen, and into metrics.
+ *
+ * Nobody who listens can hold the queue up: each has a buffer of its own, and loses the oldest events when it is full.
+ */
+import { type Context, Effect, Metric, Queue, Stream } from "effect"
+import type { JobEvent } from "../JobEvent.ts"
+
+/** How many events a subscriber may be behind. */
+const capacity = 4_096
+
+const total = Metric.counter("coppice_jobs_total", {
+  description: "What happened to jobs, by queue, worker and event",
+  incremental: true
+})
+const duration = Metric.histogram("coppice_jobs_duration_ms", {
+  description: "How long handlers ran",
+  boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000]
+})
+const waited = Metric.histogram("coppice_jobs_waited_ms", {
+  description: "How long jobs had been due when their handler began",
+  boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000, 600_000, 3_600_000]
+})
+
+/** The tags of events that are about a job. */
+type JobTag = Extract<JobEvent, { readonly queue: string; readonly worker: string }>["_tag"]
+
+export class Hub {
+  private readonly subscribers = new Set<Queue.Queue<JobEvent>>()
+  private readonly metrics = new Map<string, Metric.Metric<number, unknown>>()
+  private readonly context: Context.Context<never>
+
+  constructor(context: Context.Context<never>) {
+    this.context = context
+  }
+
+  /** Whether anybody listens: if not, an event need not be made. */
+  get active(): boolean {
+    return this.subscribers.size > 0
+  }
+
+  readonly stream: Stream.Stream<JobEvent> = Stream.unwrap(
+    Effect.gen({ self: this }, function* () {
+      const queue = yield* Effect.acquireRelease(Queue.sliding<JobEvent>(capacity), (queue) =>
+        Effect.andThen(
+          Effect.sync(() => this.subscribers.delete(queue)),
+          Queue.shutdown(queue)
+        )
+      )
+      this.subscribers.add(queue)
+      return Stream.fromQueue(queue)
+    })
+  )
+
+  /** Counts and publishes. */
+  emit(events: ReadonlyArray<JobEvent>): void {
+    for (const event of events) if ("worker" in event) this.count(event._tag, event.queue, event.worker, 1)
+    this.publish(events)
+  }
+
+  publish(events: ReadonlyArray<JobEvent>): void {
+    for (const queue of this.subscribers) for (const event of events) Queue.offerUnsafe(queue, event)
+  }
+
+  count(event: JobTag, queue: string, worker: string, n: number): void {
+    this.metric(total, event, queue, worker).updateUnsafe(n, this.context)
+  }
+
+  /** How long a handler ran, and how long its job had waited before. */
+  observe(queue: string, worker: string, durationMillis: number, waitedMillis: number): void {
+    this.metric(duration, "duration", queue, worker).updateUnsafe(durationMillis, this.context)
+    this.metric(waited, "waited", queue, worker).updateUnsafe(waitedMillis, this.context)
+  }
+
+  private metric(base: Metric.Metric<number, unknown>, event: string, queue: string, worker: string) {
+    const key = `${event} ${queue} ${worker}`
+    const known = this.metrics.get(key)
+    if (known !== undefined) return known
+    const made = Metric.withAttributes(base, base === total ? { event, queue, worker } : { queue, worker })
+    this.metrics.set(key, made)
+    return made
+  }
+}

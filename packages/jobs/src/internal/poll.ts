@@ -1,0 +1,95 @@
+/**
+ * The loop that is always on: once a second, and whenever a scheduled job is due before that, it makes due jobs available
+ * and looks what this node's queues have. Notifications only make it quicker.
+ */
+import { Duration, Effect } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { Engine } from "./engine.ts"
+import * as Stage from "./stage.ts"
+
+/** What was said of a queue at run time, as far as this node is concerned. */
+export interface Settings {
+  readonly paused: boolean
+  readonly limit: number
+  readonly limited: boolean
+}
+
+export interface Options {
+  readonly engine: Engine
+  readonly interval: Duration.Duration
+  readonly stage: ReturnType<typeof Stage.make>
+  readonly settings: Effect.Effect<ReadonlyMap<string, Settings>, SqlError>
+  /** Tells others that a queue has jobs. */
+  readonly available: (queue: string) => void
+  /** Whether settings may have changed; read when it says so, and every few polls. */
+  readonly stale: { settings: boolean }
+}
+
+/** A due job is not polled for more often than this. */
+const shortestPauseMillis = 10
+
+/** Every so many polls settings are read although nobody told of a change. */
+const settingsRounds = 3
+
+const longestPauseMillis = 5_000
+
+export const run = (options: Options): Effect.Effect<never> =>
+  Effect.gen(function* () {
+    const { engine, stale } = options
+    const interval = Duration.toMillis(options.interval)
+    let pauseMillis = 100
+    let round = 0
+    while (true) {
+      const polled = yield* Effect.result(
+        Effect.gen(function* () {
+          if (stale.settings || round++ % settingsRounds === 0) {
+            stale.settings = false
+            apply(engine, yield* options.settings)
+          }
+          return yield* poll(options)
+        })
+      )
+      if (polled._tag === "Failure") {
+        stale.settings = true
+        yield* Effect.logWarning(`Queues could not be polled; trying again in ${pauseMillis} ms`, polled.failure)
+        yield* Effect.sleep(pauseMillis)
+        pauseMillis = Math.min(longestPauseMillis, pauseMillis * 2)
+        continue
+      }
+      pauseMillis = 100
+      yield* Effect.sleep(Math.min(interval, Math.max(shortestPauseMillis, polled.success ?? interval)))
+    }
+  })
+
+/** Answers how long until the next scheduled job is due. */
+const poll = Effect.fnUntraced(function* ({ available, engine, stage }: Options) {
+  while (true) {
+    const { heads, nextDueMillis, staged } = yield* stage([...engine.queues.keys()])
+    let count = 0
+    for (const [queue, n] of Object.entries(staged)) {
+      count += n
+      engine.queues.get(queue)?.look()
+      available(queue)
+    }
+    if (count > 0) engine.hub.emit([{ _tag: "Staged", count }])
+    for (const { priority, queue: name, queuedAt } of heads) {
+      const queue = engine.queues.get(name)
+      queue?.marks.lower(priority, queuedAt)
+      queue?.look()
+    }
+    if (count < Stage.batch) return nextDueMillis
+  }
+})
+
+/** Follows what was said at run time. */
+export const apply = (engine: Engine, settings: ReadonlyMap<string, Settings>): void => {
+  for (const [name, { limit, limited, paused }] of settings) {
+    const queue = engine.queues.get(name)
+    if (queue === undefined) continue
+    queue.paused = paused
+    queue.limit = limit
+    queue.limited = limited
+    engine.pump(queue)
+    queue.look()
+  }
+}

@@ -1,0 +1,72 @@
+/**
+ * The loop of one queue: claims as many jobs as there is room for, when there is reason to believe that there are any.
+ */
+import { Duration, Effect } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import type { ClaimedRow, Excluded } from "./claim.ts"
+import type { Engine, QueueState } from "./engine.ts"
+
+/** A claim of any kind; `retryIn` is when a limited one may have more although nothing happens. */
+export type Claim = (
+  queue: QueueState,
+  demand: number,
+  node: string,
+  excluded: Excluded
+) => Effect.Effect<
+  { readonly rows: ReadonlyArray<ClaimedRow>; readonly retryIn: Duration.Duration | undefined },
+  SqlError
+>
+
+/** Between two tries while the database does not answer, at most. */
+const longestPauseMillis = 2_000
+
+export const run = (engine: Engine, queue: QueueState, claim: Claim): Effect.Effect<never> =>
+  Effect.raceFirst(claimLoop(engine, queue, claim), startLoop(engine, queue))
+
+const claimLoop = (engine: Engine, queue: QueueState, claim: Claim): Effect.Effect<never> =>
+  Effect.gen(function* () {
+    let pauseMillis = 50
+    while (true) {
+      queue.wake.closeUnsafe()
+      const demand = queue.more ? engine.demand(queue) : 0
+      if (demand === 0) {
+        yield* queue.wake.await
+        continue
+      }
+      // Whatever is told from here on is news to this claim.
+      queue.more = false
+      const { epoch } = engine
+      const began = engine.now()
+      const claimed = yield* Effect.result(claim(queue, demand, engine.id, [...engine.excluded]))
+      if (claimed._tag === "Failure") {
+        queue.more = true
+        yield* Effect.logWarning(
+          `Queue ${queue.name} could not claim jobs, and tries again in ${pauseMillis} ms`,
+          claimed.failure
+        )
+        yield* Effect.sleep(pauseMillis)
+        pauseMillis = Math.min(longestPauseMillis, pauseMillis * 2)
+        continue
+      }
+      pauseMillis = 50
+      const { retryIn, rows } = claimed.success
+      queue.marks.raise(rows)
+      queue.measure(began, engine.now())
+      if (rows.length >= demand) queue.more = true
+      engine.take(queue, rows, epoch)
+      if (retryIn !== undefined && !queue.more) {
+        yield* Effect.timeoutOrElse(queue.wake.await, { duration: retryIn, orElse: () => Effect.void })
+        queue.look()
+      }
+    }
+  })
+
+const startLoop = (engine: Engine, queue: QueueState): Effect.Effect<never> =>
+  Effect.gen(function* () {
+    while (true) {
+      yield* queue.ready.await
+      queue.ready.closeUnsafe()
+      yield* Effect.yieldNow
+      engine.pump(queue)
+    }
+  })

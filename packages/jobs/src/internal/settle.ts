@@ -1,0 +1,126 @@
+/**
+ * Writing what became of claimed jobs, many in one statement.
+ *
+ * Every line is fenced: it names the lease under which the job was run, and does nothing when somebody else has the job by
+ * now. What comes back is what was written; the rest is lost, and is never written later.
+ */
+import { Effect, type Schema } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import { list, names, releaseKeys } from "./columns.ts"
+import { type Database, now, numbers } from "./database.ts"
+
+/** Where a line wants its job to go. */
+export type Destination = "completed" | "cancelled" | "discarded" | "retryable" | "scheduled" | "available"
+
+/** What became of one job. */
+export interface Line {
+  readonly id: number
+  readonly lease: number
+  readonly to: Destination
+  /** For `retryable` and `scheduled`: how long from now. */
+  readonly delayMillis?: number
+  /** Appended to the job's errors. */
+  readonly error?: { readonly kind: string; readonly message: string; readonly node: string }
+  /** The recorded answer, storable JSON. */
+  readonly result?: Schema.Json
+  /** Whether the attempt does not count: the job snoozed, or was not really tried. */
+  readonly restoreAttempt?: boolean
+}
+
+/** What was written. A job whose cancellation was asked for, or that has no attempt left, ends instead of running again. */
+export interface Settled {
+  readonly id: number
+  readonly state: Destination
+}
+
+/** How many errors a job keeps: the last ones. */
+const keptErrors = 20
+
+export const make = (database: Database) => {
+  const { schema } = database
+
+  const locked = (source: string, columns: string) => `
+    select j.id, j.unique_key, ${columns}
+      from ${source}
+      join ${schema}.jobs j on j.id = s.id and j.lease = s.lease
+     where j.state = 'executing'
+     order by j.id
+       for no key update of j`
+
+  const completion = `
+    with l as materialized (${locked("unnest($2::bigint[], $3::bigint[]) s(id, lease)", "'completed'::text as state")}
+    ), d as (
+      delete from ${schema}.jobs j using l where j.id = l.id returning j.*
+    ), keys as (${releaseKeys(schema, "l")}
+    ), h as (
+      insert into ${schema}.jobs_history (id, state, finished_at, ${names})
+      select d.id, 'completed', ${now}, ${list("d")} from d
+    )
+    select array_agg(l.id::float8) as ids from l`
+
+  // An error entry is bounded in length where it is made, and in number here.
+  const errors = (alias: string) => `
+    case when l.error is null then ${alias}.errors
+         else jsonb_path_query_array(
+           ${alias}.errors || jsonb_build_array(
+             jsonb_build_object('at', to_char(${now} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'attempt', ${alias}.attempt) || l.error),
+           '$[last - ${keptErrors - 1} to last]')
+    end`
+
+  const ends = "('completed', 'cancelled', 'discarded')"
+  const general = `
+    with l as materialized (${locked(
+      `jsonb_to_recordset($2::text::jsonb)
+        s(id bigint, lease bigint, "to" text, delay float8, error jsonb, result jsonb, restore boolean)`,
+      `case when s."to" in ${ends} then s."to"
+            when j.cancel_requested_at is not null then 'cancelled'
+            when s."to" = 'retryable' and j.attempt >= j.max_attempts then 'discarded'
+            when s."to" in ('retryable', 'scheduled') and s.delay <= 0 then 'available'
+            else s."to" end as state,
+       s.delay, s.error, s.result, s.restore, s."to" as wanted`
+    )}
+    ), d as (
+      delete from ${schema}.jobs j using l where j.id = l.id and l.state in ${ends} returning j.*, l.state as ended, l.error, l.result
+    ), keys as (${releaseKeys(schema, "l")}
+    ), h as (
+      insert into ${schema}.jobs_history (id, state, finished_at, result, ${names})
+      select l.id, l.ended, ${now}, l.result, ${list("l").replace("l.errors", errors("l"))} from d l
+    ), u as (
+      update ${schema}.jobs j
+         set state = l.state, leased_by = null,
+             attempt = case when l.restore then j.attempt - 1 else j.attempt end,
+             snoozes = case when l.wanted = 'scheduled' then j.snoozes + 1 else j.snoozes end,
+             scheduled_at = case when l.wanted in ('retryable', 'scheduled')
+                                 then ${now} + make_interval(secs => l.delay / 1000.0) else j.scheduled_at end,
+             queued_at = case when l.wanted in ('retryable', 'scheduled') then ${now} else j.queued_at end,
+             errors = ${errors("j")}
+        from l where j.id = l.id and l.state not in ${ends}
+    )
+    select l.id::float8 as id, l.state from l`
+
+  return {
+    /** Ends jobs as completed. Answers the ids of those that still were ours. */
+    complete: (
+      ids: ReadonlyArray<number>,
+      leases: ReadonlyArray<number>
+    ): Effect.Effect<ReadonlyArray<number>, SqlError> =>
+      Effect.map(
+        database.timed<{ readonly ids: ReadonlyArray<number> | null }>(completion, [numbers(ids), numbers(leases)]),
+        ([row]) => row?.ids ?? []
+      ),
+    /** Writes lines of any kind. */
+    settle: (lines: ReadonlyArray<Line>): Effect.Effect<ReadonlyArray<Settled>, SqlError> =>
+      database.timed<Settled>(general, [JSON.stringify(lines.map(encode))])
+  }
+}
+
+const encode = (line: Line) => ({
+  id: line.id,
+  lease: line.lease,
+  to: line.to,
+  delay: line.delayMillis ?? 0,
+  error: line.error,
+  result: line.result,
+  restore: line.restoreAttempt ?? false
+})
+

@@ -1,0 +1,193 @@
+/**
+ * The loop that writes verdicts, all that have come together while the last ones were written.
+ *
+ * While the database does not answer they are kept, until this node must take its leases for lost. A verdict that the
+ * database refuses for what it contains is written with a plain text in its place: it never holds up the others.
+ */
+import { Duration, Effect } from "effect"
+import { isSqlError, type SqlError } from "effect/sql/SqlError"
+import type { JobEvent } from "../JobEvent.ts"
+import type { Ended, Engine } from "./engine.ts"
+import type * as Settle from "./settle.ts"
+
+/** How many verdicts one statement writes. */
+const batch = 1_000
+
+/** Between two tries while the database does not answer, at most. */
+const longestPauseMillis = 2_000
+
+export const run = (engine: Engine, statements: ReturnType<typeof Settle.make>): Effect.Effect<never> =>
+  Effect.gen(function* () {
+    while (true) {
+      if (engine.unwritten.length === 0) {
+        engine.write.closeUnsafe()
+        yield* engine.write.await
+      }
+      yield* flush(engine, statements)
+    }
+  })
+
+const flush = Effect.fnUntraced(function* (engine: Engine, statements: ReturnType<typeof Settle.make>) {
+  const ended = engine.unwritten.slice(0, batch)
+  const plain = ended.filter(({ verdict }) => verdict === undefined)
+  const others = ended.filter(({ verdict }) => verdict !== undefined)
+  // They leave the list only when they are written, so that nothing is lost if this loop crashes here.
+  if (plain.length > 0) yield* persist(engine, plain, (some) => completePlain(statements, some))
+  if (others.length > 0) yield* persist(engine, others, (some) => settleOthers(statements, some))
+})
+
+/** What was written of each job; a job that is missing was lost. */
+type Written = ReadonlyMap<number, Settle.Destination>
+
+const completePlain = (statements: ReturnType<typeof Settle.make>, ended: ReadonlyArray<Ended>) =>
+  Effect.map(
+    statements.complete(
+      ended.map(({ held }) => held.row.id),
+      ended.map(({ held }) => held.row.lease)
+    ),
+    (ids): Written => new Map(ids.map((id) => [id, "completed"]))
+  )
+
+const settleOthers = (statements: ReturnType<typeof Settle.make>, ended: ReadonlyArray<Ended>) =>
+  Effect.map(
+    statements.settle(ended.flatMap(({ verdict }) => (verdict === undefined ? [] : [verdict.line]))),
+    (settled): Written => new Map(settled.map(({ id, state }) => [id, state]))
+  )
+
+const persist = (
+  engine: Engine,
+  ended: ReadonlyArray<Ended>,
+  write: (ended: ReadonlyArray<Ended>) => Effect.Effect<Written, SqlError>
+): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    let pauseMillis = 50
+    while (true) {
+      const { epoch } = engine
+      const written = yield* Effect.result(write(ended))
+      // Fenced meanwhile: all of these were given up.
+      if (epoch !== engine.epoch) return
+      if (written._tag === "Success") return conclude(engine, ended, written.success)
+      if (isRefused(written.failure)) return yield* bisect(engine, ended, write, written.failure)
+      yield* Effect.logWarning(
+        `${ended.length} finished jobs could not be written, and are kept: trying again in ${pauseMillis} ms`,
+        written.failure
+      )
+      yield* Effect.sleep(pauseMillis)
+      pauseMillis = Math.min(longestPauseMillis, pauseMillis * 2)
+    }
+  })
+
+/** Finds the verdicts that the database refuses, and writes the rest. */
+const bisect = (
+  engine: Engine,
+  ended: ReadonlyArray<Ended>,
+  write: (ended: ReadonlyArray<Ended>) => Effect.Effect<Written, SqlError>,
+  error: SqlError
+): Effect.Effect<void> => {
+  if (ended.length > 1) {
+    const middle = ended.length >> 1
+    return Effect.andThen(
+      persist(engine, ended.slice(0, middle), write),
+      persist(engine, ended.slice(middle), write)
+    )
+  }
+  const [only] = ended
+  if (only?.verdict === undefined || isPlainText(only)) {
+    return Effect.andThen(
+      Effect.logError("A finished job could not be written, and runs again when its lease has ended", error),
+      Effect.sync(() => {
+        if (only !== undefined) drop(engine, only)
+      })
+    )
+  }
+  const { line } = only.verdict
+  const { result: _, ...rest } = line
+  const replaced: Ended = {
+    ...only,
+    verdict: {
+      ...only.verdict,
+      line: {
+        ...rest,
+        error: { kind: line.error?.kind ?? "result not recorded", message: unwritable, node: engine.name }
+      }
+    }
+  }
+  return Effect.suspend(() => {
+    engine.unwritten = engine.unwritten.map((ended) => (ended === only ? replaced : ended))
+    return persist(engine, [replaced], write)
+  })
+}
+
+const unwritable = "What the attempt ended with could not be stored"
+
+const isPlainText = ({ verdict }: Ended): boolean =>
+  verdict?.line.error?.message === unwritable && verdict.line.result === undefined
+
+/** Whether the database has something against the data, so that trying again cannot help. */
+const isRefused = (error: SqlError): boolean => {
+  if (!isSqlError(error)) return false
+  const { cause } = error.reason
+  const code = typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+  // Data exceptions, constraint violations, program limits.
+  return typeof code === "string" && /^(22|23|54)/.test(code)
+}
+
+const conclude = (engine: Engine, ended: ReadonlyArray<Ended>, written: Written): void => {
+  const done = new Set(ended)
+  // Most often these are the first of the list.
+  engine.unwritten =
+    engine.unwritten.length === done.size ? [] : engine.unwritten.filter((one) => !done.has(one))
+  const events: Array<JobEvent> = []
+  const counts = new Map<string, { readonly queue: string; readonly worker: string; n: number }>()
+  for (const one of ended) {
+    const { held } = one
+    engine.forget(held)
+    const state = written.get(held.row.id)
+    const worker = held.row.worker
+    const queue = held.queue.name
+    if (held.worker !== undefined) {
+      const { duration, waited } = engine.times(one)
+      engine.hub.observe(queue, worker, Duration.toMillis(duration), Duration.toMillis(waited))
+    }
+    if (state === "completed" && !engine.hub.active) {
+      const key = `${queue} ${worker}`
+      const count = counts.get(key)
+      if (count === undefined) counts.set(key, { queue, worker, n: 1 })
+      else count.n++
+    } else {
+      events.push(eventOf(engine, one, state))
+    }
+  }
+  for (const { n, queue, worker } of counts.values()) engine.hub.count("Completed", queue, worker, n)
+  engine.hub.emit(events)
+}
+
+const drop = (engine: Engine, ended: Ended): void => {
+  engine.unwritten = engine.unwritten.filter((one) => one !== ended)
+  engine.forget(ended.held)
+}
+
+const eventOf = (engine: Engine, ended: Ended, state: Settle.Destination | undefined): JobEvent => {
+  const { held, verdict } = ended
+  const attempt = engine.attempt(held)
+  if (state === undefined) return { _tag: "LeaseLost", ...attempt }
+  const end = { ...attempt, ...engine.times(ended) }
+  const why = {
+    kind: verdict?.line.error?.kind ?? verdict?.kind ?? "",
+    message: verdict?.line.error?.message ?? verdict?.message ?? ""
+  }
+  switch (state) {
+    case "completed":
+      return { _tag: "Completed", ...end }
+    case "cancelled":
+      return { _tag: "Cancelled", ...attempt, reason: verdict?.kind === "cancelled" ? why.message : "Cancelled on request" }
+    case "discarded":
+      return { _tag: "Discarded", ...end, ...why }
+    default:
+      return verdict?.kind === "handed back"
+        ? { _tag: "HandedBack", ...attempt }
+        : verdict?.kind === "snoozed"
+          ? { _tag: "Snoozed", ...end, snoozedFor: verdict.delay }
+          : { _tag: "Retryable", ...end, ...why, retryIn: verdict?.delay ?? Duration.zero }
+  }
+}
