@@ -6,6 +6,7 @@
  */
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
+import * as LimitedClaim from "./limitedClaim.ts"
 
 /** Creates the tables in a schema, whose name is quoted already. */
 export const make = (schema: string): Effect.Effect<void, unknown, SqlClient.SqlClient> =>
@@ -76,8 +77,9 @@ const statements = (schema: string): ReadonlyArray<string> => [
   `create index jobs_available on ${schema}.jobs (queue, priority, queued_at, id) where state = 'available'`,
   `create index jobs_due on ${schema}.jobs (scheduled_at, id) where state in ('scheduled', 'retryable')`,
   `create index jobs_executing on ${schema}.jobs (leased_by, id) where state = 'executing'`,
-  `create index jobs_partition on ${schema}.jobs (queue, partition_key, priority, queued_at, id)
-    where state = 'available' and partition_key is not null`,
+  // Jobs without a partition are in it too, as a partition of their own: what a claim must find, it must not search.
+  `create index jobs_partition on ${schema}.jobs (queue, coalesce(partition_key, ''), priority, queued_at, id)
+    where state = 'available'`,
 
   // A key belongs to one job, until that leaves the states that the key is for (a bit each), or the period is over.
   `create table ${schema}.unique_keys (
@@ -100,23 +102,36 @@ const statements = (schema: string): ReadonlyArray<string> => [
   `create index jobs_history_id on ${schema}.jobs_history (id)`,
   `create index jobs_history_state on ${schema}.jobs_history (state, finished_at, id)`,
 
-  // What was said of a queue at run time; node '' is every node. Survives restarts.
+  // What was said of a queue, and what its code says (code_*, of the node that started last); node '' is every node. Null
+  // is "nothing was said", a limit of -1 "no limit, whatever the code says". Survives restarts.
   `create table ${schema}.queues (
     name text not null,
     node text not null default '',
-    paused boolean not null default false,
+    paused boolean,
     local_limit int check (local_limit >= 0),
-    global_limit int check (global_limit >= 0),
-    partition_limit int check (partition_limit >= 0),
-    rate_limit int check (rate_limit > 0),
+    global_limit int check (global_limit >= -1),
+    partition_limit int check (partition_limit >= -1),
+    rate_limit int check (rate_limit >= -1 and rate_limit <> 0),
     rate_period_ms bigint check (rate_period_ms > 0),
-    partition_rate_limit int check (partition_rate_limit > 0),
+    partition_rate_limit int check (partition_rate_limit >= -1 and partition_rate_limit <> 0),
     partition_rate_period_ms bigint check (partition_rate_period_ms > 0),
+    code_global_limit int check (code_global_limit >= 0),
+    code_partition_limit int check (code_partition_limit >= 0),
+    code_rate_limit int check (code_rate_limit > 0),
+    code_rate_period_ms bigint check (code_rate_period_ms > 0),
+    code_partition_rate_limit int check (code_partition_rate_limit > 0),
+    code_partition_rate_period_ms bigint check (code_partition_rate_period_ms > 0),
+    -- The partition that was served last; '' is that of the jobs without one.
     partition_cursor text not null default '',
     updated_at timestamptz not null default statement_timestamp(),
-    primary key (name, node)
+    primary key (name, node),
+    constraint queues_rate check (coalesce(rate_limit, -1) = -1 or rate_period_ms is not null),
+    constraint queues_partition_rate check (coalesce(partition_rate_limit, -1) = -1 or partition_rate_period_ms is not null),
+    constraint queues_code_rate check ((code_rate_limit is null) = (code_rate_period_ms is null)),
+    constraint queues_code_partition_rate
+      check ((code_partition_rate_limit is null) = (code_partition_rate_period_ms is null))
   )`,
-  // Token buckets of rate limits; partition '' is the queue itself.
+  // Token buckets of rate limits: '' of the queue itself, ':' and a partition's key of the partition. No row is a full one.
   `create table ${schema}.rate_buckets (
     queue text not null,
     partition_key text not null default '',
@@ -124,8 +139,10 @@ const statements = (schema: string): ReadonlyArray<string> => [
     refilled_at timestamptz not null,
     primary key (queue, partition_key)
   )`,
+  LimitedClaim.create(schema),
 
-  // Static entries keep here only when they fired last and whether they are paused; dynamic ones all that they are.
+  // Dynamic entries are all here. Of static ones this is what the node that started last says of them, when they fired,
+  // and whether they are paused.
   `create table ${schema}.cron_entries (
     name text primary key,
     source text not null check (source in ('static', 'dynamic')),
@@ -142,7 +159,12 @@ const statements = (schema: string): ReadonlyArray<string> => [
     partition_key text,
     catch_up text not null default 'skip',
     paused boolean not null default false,
+    -- Until when instants are settled: fired, or not to be fired. Only ever grows.
     last_fire timestamptz,
+    -- The last instant that made a job.
+    fired_at timestamptz,
+    -- When a node was last seen that has a static entry in its code.
+    seen_at timestamptz not null default statement_timestamp(),
     inserted_at timestamptz not null default statement_timestamp(),
     updated_at timestamptz not null default statement_timestamp()
   )`
