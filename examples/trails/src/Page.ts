@@ -4,7 +4,10 @@ import { Effect, Schema, SchemaGetter, SchemaIssue } from "effect"
 import { Model } from "effect/schema"
 import { TrailId } from "./Trail.ts"
 
-export const PageId = Schema.Int.pipe(Schema.brand("PageId"))
+/** A number that fits the column. */
+export const PageId = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2_147_483_647 })).pipe(
+  Schema.brand("PageId")
+)
 export type PageId = typeof PageId.Type
 
 /**
@@ -23,12 +26,23 @@ const PageUrl = Schema.String.pipe(
   })
 ).check(Schema.isMaxLength(2048, { message: "must be no longer than 2048 characters" }))
 
+/** Whether the page has been asked what it says of itself: not yet, with success, or for the last time in vain. */
+const Metadata = Schema.Literals(["pending", "fetched", "missing"])
+
 export class Page extends Domain.Entity(
   Model.Class<Page>("trails/Page")({
     id: Model.GeneratedByDb(PageId),
     trailId: Model.FieldExcept(["jsonCreate"])(TrailId),
     url: Schema.String,
+    /** What the user called it, else what the page calls itself. */
     title: Schema.NullOr(Schema.String),
+    /** What the page says of itself. */
+    description: Model.GeneratedByDb(Schema.NullOr(Schema.String)),
+    metadata: Model.GeneratedByDb(Metadata),
+    fetchedAt: Model.Field({
+      select: Schema.NullOr(Schema.DateTimeUtcFromDate),
+      json: Schema.NullOr(Schema.DateTimeUtcFromString)
+    }),
     capturedAt: Model.DateTimeInsertFromDate
   })
 ) {}

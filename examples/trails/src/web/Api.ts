@@ -1,8 +1,11 @@
 /** The JSON endpoints, as a contract: what they take, what they answer, and every problem they may answer instead. */
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiMiddleware, HttpApiSchema, OpenApi } from "effect/http-api"
+import { FollowedTrail, NewFollower } from "../Followers.ts"
+import { Digest, MarkRead, Notification, NotificationId } from "../Notification.ts"
 import { CapturePage, Page, PageId } from "../Page.ts"
 import { NewTrail, RenameTrail, Trail, TrailId, TrailSummary } from "../Trail.ts"
+import { User } from "../User.ts"
 import type { CurrentUser } from "./CurrentUser.ts"
 import * as Problem from "./Problem.ts"
 
@@ -65,8 +68,43 @@ class CapturesGroup extends HttpApiGroup.make("captures")
   )
   .prefix("/trails/:id/pages") {}
 
+class FollowersGroup extends HttpApiGroup.make("followers").add(
+  HttpApiEndpoint.get("list", "/trails/:id/followers", {
+    params,
+    success: Schema.Array(User.json),
+    error: Problem.NotFound
+  }),
+  HttpApiEndpoint.post("add", "/trails/:id/followers", {
+    params,
+    payload: NewFollower,
+    success: User.json.pipe(HttpApiSchema.status(201)),
+    error: [...bodyProblems, Problem.NotFound]
+  }),
+  HttpApiEndpoint.delete("remove", "/trails/:id/followers/:name", {
+    params: { ...params, name: Schema.String },
+    success: HttpApiSchema.NoContent,
+    error: Problem.NotFound
+  }),
+  HttpApiEndpoint.get("followed", "/followed", { success: Schema.Array(FollowedTrail) })
+) {}
+
+class NotificationsGroup extends HttpApiGroup.make("notifications")
+  .add(
+    HttpApiEndpoint.get("list", "/", {
+      query: { before: Schema.optionalKey(NotificationId) },
+      success: Schema.Array(Notification.json)
+    }),
+    HttpApiEndpoint.post("markRead", "/read", {
+      payload: MarkRead,
+      success: HttpApiSchema.NoContent,
+      error: bodyProblems
+    }),
+    HttpApiEndpoint.get("digests", "/digests", { success: Schema.Array(Digest.json) })
+  )
+  .prefix("/notifications") {}
+
 export class Api extends HttpApi.make("trails")
-  .add(TrailsGroup, CapturesGroup)
+  .add(TrailsGroup, CapturesGroup, FollowersGroup, NotificationsGroup)
   .middleware(RequestProblems)
   .middleware(Authentication)
   .prefix("/api")

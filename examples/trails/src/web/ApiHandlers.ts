@@ -1,8 +1,12 @@
 /** The JSON endpoints, answered. */
+import { Changeset } from "@coppice/domain"
 import { Effect, Layer, SchemaIssue } from "effect"
 import { HttpApiBuilder, HttpApiMiddleware } from "effect/http-api"
 import * as CaptureLimiter from "../CaptureLimiter.ts"
 import { Captures } from "../Captures.ts"
+import { Followers } from "../Followers.ts"
+import { MarkRead } from "../Notification.ts"
+import { Notifications } from "../Notifications.ts"
 import * as TrailCache from "../TrailCache.ts"
 import { Trails } from "../Trails.ts"
 import type { Users } from "../Users.ts"
@@ -89,6 +93,55 @@ const layerCaptures = HttpApiBuilder.group(
   })
 )
 
+const layerFollowers = HttpApiBuilder.group(
+  Api,
+  "followers",
+  Effect.fnUntraced(function* (handlers) {
+    const followers = yield* Followers
+    return handlers
+      .handle("list", ({ params }) =>
+        Effect.flatMap(CurrentUser, (user) => followers.list(user.id, params.id)).pipe(
+          Effect.catchTag("TrailNotFound", (error) => Problem.fromTrailNotFound(error))
+        )
+      )
+      .handleRaw("add", ({ params }) =>
+        Effect.gen(function* () {
+          const user = yield* CurrentUser
+          return yield* followers.add(user.id, params.id, yield* Body.json)
+        }).pipe(
+          Effect.catchTags({
+            ValidationError: (error) => Problem.fromValidationError(error),
+            TrailNotFound: (error) => Problem.fromTrailNotFound(error)
+          })
+        )
+      )
+      .handle("remove", ({ params }) =>
+        Effect.flatMap(CurrentUser, (user) => followers.remove(user.id, params.id, params.name)).pipe(
+          Effect.catchTag("TrailNotFound", (error) => Problem.fromTrailNotFound(error))
+        )
+      )
+      .handle("followed", () => Effect.flatMap(CurrentUser, (user) => followers.followedBy(user.id)))
+  })
+)
+
+const layerNotifications = HttpApiBuilder.group(
+  Api,
+  "notifications",
+  Effect.fnUntraced(function* (handlers) {
+    const notifications = yield* Notifications
+    return handlers
+      .handle("list", ({ query }) => Effect.flatMap(CurrentUser, (user) => notifications.list(user.id, query.before)))
+      .handleRaw("markRead", () =>
+        Effect.gen(function* () {
+          const user = yield* CurrentUser
+          const { upTo } = yield* Changeset.cast(MarkRead, yield* Body.json)
+          yield* notifications.markRead(user.id, upTo)
+        }).pipe(Effect.catchTag("ValidationError", (error) => Problem.fromValidationError(error)))
+      )
+      .handle("digests", () => Effect.flatMap(CurrentUser, (user) => notifications.digests(user.id)))
+  })
+)
+
 const layerAuthentication = Layer.effect(
   Authentication,
   Effect.map(
@@ -123,6 +176,6 @@ const layerRequestProblems = HttpApiMiddleware.layerSchemaErrorTransform(Request
 
 /** The routes below `/api`, and their description at `/api/openapi.json`. */
 export const layer = HttpApiBuilder.layer(Api, { openapiPath: "/api/openapi.json" }).pipe(
-  Layer.provide([layerTrails, layerCaptures]),
+  Layer.provide([layerTrails, layerCaptures, layerFollowers, layerNotifications]),
   Layer.provide([layerAuthentication, layerRequestProblems])
 )

@@ -4,17 +4,19 @@
  */
 import { Tree } from "@coppice/supervision"
 import { Effect, Schema } from "effect"
-import { HttpRouter, HttpServerResponse } from "effect/http"
+import { HttpRouter } from "effect/http"
 import * as CaptureLimiter from "../CaptureLimiter.ts"
 import { Captures } from "../Captures.ts"
+import { Followers } from "../Followers.ts"
 import { PageId } from "../Page.ts"
 import { TrailId, TrailNotFound } from "../Trail.ts"
 import * as TrailCache from "../TrailCache.ts"
 import { Trails } from "../Trails.ts"
 import * as Body from "./Body.ts"
 import * as CurrentUser from "./CurrentUser.ts"
-import type { Html } from "./Html.ts"
+import { blankForm, type Form } from "./layout.ts"
 import * as Problem from "./Problem.ts"
+import { make as makeSurroundings, respond, seeOther } from "./Surroundings.ts"
 import * as views from "./views.ts"
 
 /** What a trail's page shows besides the trail. */
@@ -22,8 +24,9 @@ interface Answer {
   readonly status?: number
   readonly headers?: Readonly<Record<string, string>>
   readonly notice?: string
-  readonly capture?: views.Form
-  readonly rename?: views.Form
+  readonly capture?: Form
+  readonly rename?: Form
+  readonly follow?: Form
 }
 
 /** The routes. With `crashable` the panel has buttons that crash a process. */
@@ -32,13 +35,16 @@ export const layer = (crashable: boolean) =>
     Effect.fnUntraced(function* (router) {
       const trails = yield* Trails
       const captures = yield* Captures
-      const panel = Effect.map(Tree.snapshot, (roots) => ({ roots, crashable }))
+      const followers = yield* Followers
+      const { panel, reader } = yield* makeSurroundings(crashable)
 
-      const home = (status: number, form: views.Form) =>
+      const home = (status: number, form: Form) =>
         Effect.gen(function* () {
           const user = yield* CurrentUser.find
           const list = yield* trails.list(user.id)
-          return respond(views.home({ user, trails: list, form, panel: yield* panel }), { status })
+          return respond(views.home({ reader: yield* reader(user), trails: list, form, panel: yield* panel }), {
+            status
+          })
         })
 
       const show = (id: TrailId, answer: Answer) =>
@@ -50,18 +56,21 @@ export const layer = (crashable: boolean) =>
           )
           const pages = yield* captures.list(id, before)
           const view = views.trail({
-            user,
+            reader: yield* reader(user),
             trail,
             pages,
+            newest: before === undefined,
+            followers: yield* followers.list(user.id, id),
             notice: answer.notice,
-            capture: answer.capture ?? views.blankForm,
-            rename: answer.rename ?? views.blankForm,
+            capture: answer.capture ?? blankForm,
+            rename: answer.rename ?? blankForm,
+            follow: answer.follow ?? blankForm,
             panel: yield* panel
           })
           return respond(view, answer)
         })
 
-      yield* router.add("GET", "/", home(200, views.blankForm))
+      yield* router.add("GET", "/", home(200, blankForm))
 
       yield* router.add(
         "POST",
@@ -124,6 +133,34 @@ export const layer = (crashable: boolean) =>
         })
       )
 
+      yield* router.add(
+        "POST",
+        "/trails/:id/followers",
+        Effect.gen(function* () {
+          const user = yield* CurrentUser.find
+          const id = yield* trailId
+          const values = yield* Body.form
+          return yield* followers.add(user.id, id, { name: values["follower"] }).pipe(
+            Effect.as(seeOther(`/trails/${id}`)),
+            Effect.catchTag("ValidationError", ({ fields }) =>
+              show(id, { status: 422, follow: { values, errors: { follower: fields["name"] ?? [] } } })
+            )
+          )
+        })
+      )
+
+      yield* router.add(
+        "POST",
+        "/trails/:id/followers/remove",
+        Effect.gen(function* () {
+          const user = yield* CurrentUser.find
+          const id = yield* trailId
+          const { name = "" } = yield* Body.form
+          yield* followers.remove(user.id, id, name)
+          return seeOther(`/trails/${id}`)
+        })
+      )
+
       // Somebody may have pressed the same button a moment earlier: then there is nothing left to do.
       for (const [step, move] of [["pause", trails.pause] as const, ["resume", trails.resume] as const]) {
         yield* router.add(
@@ -172,13 +209,3 @@ const staleNotice =
 const trailId = Effect.flatMap(HttpRouter.params, ({ id = "" }) =>
   isTrailId(id) ? Effect.succeed(id) : Effect.fail(new TrailNotFound({ id }))
 )
-
-const respond = (view: Html, { headers = {}, status = 200 }: Answer): HttpServerResponse.HttpServerResponse =>
-  HttpServerResponse.text(view.markup, {
-    status,
-    contentType: "text/html; charset=utf-8",
-    headers: { ...headers, "cache-control": "no-store" }
-  })
-
-const seeOther = (location: string): HttpServerResponse.HttpServerResponse =>
-  HttpServerResponse.redirect(location, { status: 303 })

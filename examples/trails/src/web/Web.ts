@@ -7,6 +7,7 @@ import * as Assets from "./Assets.ts"
 import * as Connections from "./Connections.ts"
 import * as Guard from "./Guard.ts"
 import * as Live from "./Live.ts"
+import * as NotificationPages from "./NotificationPages.ts"
 import * as Pages from "./Pages.ts"
 
 /** Where the server listens. */
@@ -53,6 +54,7 @@ export const layer = ({ host, port }: Options) =>
         Guard.layer(host),
         ApiHandlers.layer,
         Pages.layer(local),
+        NotificationPages.layer(local),
         Live.layer(local),
         Assets.layer
       )

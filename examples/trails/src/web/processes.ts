@@ -4,7 +4,7 @@ import { Cause } from "effect"
 import type { TrailId } from "../Trail.ts"
 import { html, type Html } from "./Html.ts"
 import { span } from "./time.ts"
-import type { Panel } from "./views.ts"
+import type { Panel } from "./layout.ts"
 
 /** `trail` is the page to come back to from a crash without JavaScript. */
 export const processes = (panel: Panel, trail: TrailId | undefined): Html => {

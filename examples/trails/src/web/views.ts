@@ -1,38 +1,22 @@
 /** The pages, as HTML. Nothing here asks anybody: a view is a function of what it shows. */
-import type { Tree } from "@coppice/supervision"
 import type { Page } from "../Page.ts"
 import { listLimit } from "../Captures.ts"
-import type { Trail, TrailId, TrailSummary } from "../Trail.ts"
+import type { Trail, TrailSummary } from "../Trail.ts"
 import type { User } from "../User.ts"
-import { type Content, html, type Html, link } from "./Html.ts"
-import { processes } from "./processes.ts"
+import { html, type Html, link } from "./Html.ts"
+import { document, field, type Form, type Panel, type Reader, shell } from "./layout.ts"
 import { dateAndTime } from "./time.ts"
-
-/** What somebody typed into a form, and what is wrong with it. */
-export interface Form {
-  readonly values: Readonly<Record<string, string | undefined>>
-  readonly errors: Readonly<Record<string, ReadonlyArray<string>>>
-}
-
-export const blankForm: Form = { values: {}, errors: {} }
-
-/** What the panel beside every page shows. */
-export interface Panel {
-  readonly roots: ReadonlyArray<Tree.Snapshot>
-  /** Whether there are buttons that crash a process. */
-  readonly crashable: boolean
-}
 
 /** The list of somebody's trails, with a form to start one. */
 export const home = (props: {
-  readonly user: User
+  readonly reader: Reader
   readonly trails: ReadonlyArray<TrailSummary>
   readonly form: Form
   readonly panel: Panel
 }): Html =>
   document({
     title: "Trails",
-    user: props.user,
+    reader: props.reader,
     main: html`
       <div class="head"><h1>Your trails</h1></div>
       <p class="facts">A trail keeps web pages together. Pause it when it is complete.</p>
@@ -61,20 +45,24 @@ export const home = (props: {
 
 /** One trail: its pages, newest first, and all that can be done with it. */
 export const trail = (props: {
-  readonly user: User
+  readonly reader: Reader
   readonly trail: TrailSummary
   readonly pages: ReadonlyArray<Page>
+  /** Whether these are the newest pages, which are kept up to date. */
+  readonly newest: boolean
+  readonly followers: ReadonlyArray<User>
   readonly notice: string | undefined
   readonly capture: Form
   readonly rename: Form
+  readonly follow: Form
   readonly panel: Panel
 }): Html => {
-  const { capture, pages, rename, trail } = props
+  const { capture, newest, pages, rename, trail } = props
   const oldest = pages.length === listLimit ? pages.at(-1) : undefined
   const renaming = Object.keys(rename.errors).length > 0
   return document({
     title: trail.name,
-    user: props.user,
+    reader: props.reader,
     main: html`
       <div class="head"><h1>${trail.name}</h1>${badge(trail.status)}</div>
       <p class="facts">${count(trail.pages)}, started ${dateAndTime(trail.createdAt)}</p>
@@ -106,17 +94,18 @@ export const trail = (props: {
         </div>
         ${trail.status === "paused" && html`<p class="hint">Paused: captures are refused until the trail is resumed.</p>`}
       </form>
-      ${
-        pages.length === 0
-          ? html`<p class="empty">Nothing captured yet.</p>`
-          : html`<ul class="list">${pages.map(page)}</ul>`
-      }
+      <div ${newest && html`data-pages`}>${pageList(pages)}</div>
       ${oldest !== undefined && html`<a class="more" href="/trails/${trail.id}?before=${oldest.id}">Older pages</a>`}
+      ${followers(props)}
     `,
     panel: props.panel,
     trail: trail.id
   })
 }
+
+/** The pages of a trail. */
+export const pageList = (pages: ReadonlyArray<Page>): Html =>
+  pages.length === 0 ? html`<p class="empty">Nothing captured yet.</p>` : html`<ul class="list">${pages.map(page)}</ul>`
 
 /** Why there is no page. */
 export const failure = (props: { readonly title: string; readonly detail: string | undefined }): Html =>
@@ -130,76 +119,44 @@ export const failure = (props: { readonly title: string; readonly detail: string
     </main>`
   )
 
-const document = (props: {
-  readonly title: string
-  readonly user: User
-  readonly main: Html
-  readonly panel: Panel
-  readonly trail: TrailId | undefined
-}): Html =>
-  shell(
-    props.title,
-    props.user,
-    html`<main>${props.main}</main>
-      <aside class="card panel">
-        <div class="panel-head"><h2>Processes</h2><span class="live" data-live></span></div>
-        <p class="hint">
-          ${
-            props.panel.crashable
-              ? "Crash one: its supervisor starts it again, and no page is lost."
-              : "What runs, and how often it had to be started again."
-          }
-        </p>
-        <div data-events="/processes/events${props.trail !== undefined && `?trail=${props.trail}`}">
-          ${processes(props.panel, props.trail)}
-        </div>
-      </aside>`
-  )
-
-const shell = (title: string, user: User | undefined, body: Content): Html => html`<!doctype html>
-<html lang="en">
-<head>
-  <meta charset="utf-8">
-  <meta name="viewport" content="width=device-width, initial-scale=1">
-  <title>${title}</title>
-  <link rel="icon" href="data:,">
-  <link rel="stylesheet" href="/assets/page.css">
-  <script src="/assets/page.js" type="module"></script>
-</head>
-<body>
-  <header class="top">
-    <a class="brand" href="/">Trails</a>
-    ${user !== undefined && html`<span>${user.name}</span>`}
-  </header>
-  <div class="frame">${body}</div>
-</body>
-</html>
-`
-
 const badge = (status: Trail["status"]): Html =>
   html`<span class="badge badge-${status}">${status === "active" ? "collecting" : "paused"}</span>`
 
 const count = (pages: number): string => `${pages} page${pages === 1 ? "" : "s"}`
 
-const page = ({ capturedAt, title, url }: Page): Html => html`<li>
+const page = ({ capturedAt, description, metadata, title, url }: Page): Html => html`<li>
   ${link(url, title ?? url)}
-  <p class="facts">${title !== null && `${URL.parse(url)?.host ?? url}, `}captured ${dateAndTime(capturedAt)}</p>
+  ${description !== null && html`<p class="description">${description}</p>`}
+  <p class="facts">
+    ${title !== null && `${URL.parse(url)?.host ?? url}, `}captured ${dateAndTime(capturedAt)}
+    ${metadata === "pending" && "· looking at the page"}
+    ${metadata === "missing" && title === null && "· the page could not be read"}
+  </p>
 </li>`
 
-const field = (props: {
-  readonly name: string
-  readonly label: string
-  readonly form: Form
-  readonly value?: string
-  readonly placeholder?: string
-}): Html => {
-  const errors = props.form.errors[props.name] ?? []
-  const invalid = errors.length > 0
-  return html`<div>
-    <label for="${props.name}">${props.label}</label>
-    <input type="text" id="${props.name}" name="${props.name}" autocomplete="off"
-      value="${props.form.values[props.name] ?? props.value}" placeholder="${props.placeholder}"
-      ${invalid && html`aria-invalid="true" aria-describedby="${props.name}-error"`}>
-    ${invalid && html`<p class="error" id="${props.name}-error">${props.label} ${errors.join(", ")}.</p>`}
-  </div>`
-}
+const followers = (props: {
+  readonly trail: TrailSummary
+  readonly followers: ReadonlyArray<User>
+  readonly follow: Form
+}): Html => html`
+  <section class="followers">
+    <h2>Followers</h2>
+    <p class="facts">They are told of every page that is captured.</p>
+    <ul>
+      ${props.followers.map(
+        ({ name }) => html`<li>
+          ${name}
+          <form method="post" action="/trails/${props.trail.id}/followers/remove">
+            <input type="hidden" name="name" value="${name}">
+            <button class="button-plain" aria-label="Remove ${name}">Remove</button>
+          </form>
+        </li>`
+      )}
+    </ul>
+    <form class="card" method="post" action="/trails/${props.trail.id}/followers">
+      <div class="fields fields-short">
+        ${field({ name: "follower", label: "Name of a follower", form: props.follow })}
+        <button>Add</button>
+      </div>
+    </form>
+  </section>`

@@ -1,7 +1,8 @@
-// Keeps the panel of processes up to date. Without this script the page works the same and shows how things were when
+// Keeps the panel of processes, and the newest pages of a trail, up to date. Without this script the page works the same and shows how things were when
 // it was loaded.
 const panel = document.querySelector("[data-events]")
 const live = document.querySelector("[data-live]")
+const pages = document.querySelector("[data-pages]")
 
 const show = (markup) => {
   // A button that is being pressed must not be replaced under the finger.
@@ -11,6 +12,12 @@ const show = (markup) => {
   if (focused !== undefined) panel.querySelector(`[data-path="${CSS.escape(focused)}"]`)?.focus()
 }
 
+const showPages = (markup) => {
+  // Neither a link that is being pressed, nor text that is being selected or read by keyboard.
+  if (pages === null || pages.querySelector(":active, :focus") !== null) return
+  if (pages.innerHTML !== markup) pages.innerHTML = markup
+}
+
 let events
 
 const follow = () => {
@@ -18,6 +25,7 @@ const follow = () => {
   events.addEventListener("open", () => (live.textContent = "live"))
   events.addEventListener("error", () => (live.textContent = "reconnecting"))
   events.addEventListener("processes", (event) => show(event.data))
+  events.addEventListener("pages", (event) => showPages(event.data))
 }
 
 const unfollow = () => {
