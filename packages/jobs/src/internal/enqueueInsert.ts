@@ -1,0 +1,126 @@
+/**
+ * The statements that insert jobs, and those that look for who has a unique key.
+ *
+ * A key is a row that others see, so PostgreSQL decides who gets it: whoever comes second waits until the first commits,
+ * and gets the key after all if the first rolls back. Keys are inserted in their order, so that batches do not deadlock.
+ */
+import { Effect } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import { type Database, now, numbers } from "./database.ts"
+import { column, parameters, type Row } from "./enqueueRow.ts"
+
+/** What became of a row: its job's id and whether that is due, or that another job has the key. */
+export type Inserted = { readonly id: number; readonly available: boolean } | undefined
+
+/** The job that has a key. */
+export interface Holder {
+  readonly id: number
+  /** Its time is over: whoever comes next may have the key. */
+  readonly expired: boolean
+}
+
+export const make = (database: Database) => {
+  const { schema } = database
+  const plain = insertStatement(schema, false)
+  const unique = insertStatement(schema, true)
+  const holders = `
+    select encode(key, 'hex') as key, job_id::float8 as id, coalesce(expires_at <= ${now}, false) as expired
+      from ${schema}.unique_keys
+     where key in (select decode(k, 'hex') from unnest($2::text::text[]) k)`
+  const release = `delete from ${schema}.unique_keys where job_id = any($1::text::bigint[])`
+  return {
+    /** Inserts rows, whose keys must differ, in one statement. */
+    insert: (rows: ReadonlyArray<Row>, trace: string | null): Effect.Effect<ReadonlyArray<Inserted>, SqlError> => {
+      const params = parameters(rows, trace)
+      const answer = rows.some((row) => row.unique !== undefined)
+        ? database.timed<Answer>(unique, [...params, column(rows, (row) => row.unique?.key)])
+        : database.timed<Answer>(plain, params)
+      return Effect.map(answer, ([{ ids, outcomes } = none]) =>
+        rows.map((_, index) => {
+          const id = ids[index]
+          const outcome = outcomes[index]
+          return id === undefined || outcome === "conflict" ? undefined : { id, available: outcome === "available" }
+        })
+      )
+    },
+    /** Who has these keys, as far as it is committed. */
+    holders: (keys: ReadonlyArray<string>): Effect.Effect<ReadonlyMap<string, Holder>, SqlError> =>
+      Effect.map(
+        database.timed<Holder & { readonly key: string }>(holders, [`{${keys.join(",")}}`]),
+        (rows) => new Map(rows.map((row) => [row.key, row]))
+      ),
+    /** Gives the keys of jobs back. */
+    release: (ids: ReadonlyArray<number>): Effect.Effect<void, SqlError> =>
+      Effect.asVoid(database.run(release, [numbers(ids)]))
+  }
+}
+
+interface Answer {
+  readonly ids: ReadonlyArray<number>
+  readonly outcomes: ReadonlyArray<"available" | "scheduled" | "conflict">
+}
+
+const none: Answer = { ids: [], outcomes: [] }
+
+/** `timestamptz` and milliseconds, without the loss of `to_timestamp` and without the words of a time zone. */
+const millis = "interval '1 millisecond'"
+
+const insertStatement = (schema: string, unique: boolean): string => `
+  with input as materialized (
+    select nextval((select pg_get_serial_sequence('${schema}.jobs', 'id')::regclass)) as id, r.place, r.args, r.partition,
+           p.*, coalesce(timestamptz 'epoch' + r.due * ${millis}, ${now} + r.delay * ${millis}, ${now}) as scheduled_at,
+           ${unique ? `decode(r.key, 'hex')` : "null::bytea"} as unique_key, ${now} + p.period * ${millis} as unique_until
+      from rows from (
+             jsonb_array_elements($2::text::jsonb), unnest($3::text::int[]), unnest($5::text::float8[]),
+             unnest($6::text::float8[]), jsonb_array_elements_text($7::text::jsonb)
+             ${unique ? ", unnest($9::text::text[])" : ""}
+           ) with ordinality as r(args, profile, due, delay, partition ${unique ? ", key" : ""}, place)
+      join (
+        select (place - 1)::int as profile, queue, worker, args_version, priority, max_attempts, tags, meta,
+               unique_states, period
+          from rows from (
+                 jsonb_to_recordset($4::text::jsonb) as (
+                   queue text, worker text, args_version smallint, priority smallint, max_attempts int, tags text[],
+                   meta jsonb, unique_states smallint, period float8
+                 )
+               ) with ordinality as p(
+                 queue, worker, args_version, priority, max_attempts, tags, meta, unique_states, period, place
+               )
+      ) p using (profile)
+  ), ${unique ? `${keysPart(schema)},` : ""} inserted as (
+    insert into ${schema}.jobs (
+      id, state, queued_at, inserted_at, scheduled_at, queue, worker, args_version, priority, max_attempts, tags, meta,
+      args, partition_key, unique_key, unique_states, unique_until, trace
+    )
+    select id, case when scheduled_at <= ${now} then 'available' else 'scheduled' end, ${now}, ${now}, scheduled_at, queue,
+           worker, args_version, priority, max_attempts, tags, meta, args, partition, unique_key, unique_states,
+           unique_until, $8::text
+      from input
+     ${unique ? "where unique_key is null or id in (select job_id from obtained)" : ""}
+     order by place
+  )
+  select array_agg(id::float8 order by place) as ids,
+         array_agg(case ${unique ? "when unique_key is not null and id not in (select job_id from obtained) then 'conflict'" : ""}
+                   when scheduled_at <= ${now} then 'available' else 'scheduled' end order by place) as outcomes
+    from input`
+
+/**
+ * What has expired goes first, and whoever else wants it waits here, before it has keys of its own that others might wait
+ * for. The keys that are left are those that somebody has.
+ */
+const keysPart = (schema: string): string => `
+  due as materialized (
+    select key from ${schema}.unique_keys
+     where key in (select unique_key from input) and expires_at <= ${now}
+     order by key
+       for update
+  ), expired as (
+    delete from ${schema}.unique_keys u using due where u.key = due.key returning u.key
+  ), obtained as (
+    insert into ${schema}.unique_keys (key, job_id, states, expires_at)
+    select unique_key, id, unique_states, unique_until
+      from (select * from input where unique_key is not null order by unique_key) i
+     where (select count(*) from expired) >= 0
+        on conflict (key) do nothing
+    returning job_id
+  )`
