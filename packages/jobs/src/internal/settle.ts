@@ -39,11 +39,13 @@ const keptErrors = 20
 export const make = (database: Database) => {
   const { schema } = database
 
+  // That it has a node says that it is executing. Said so, it cannot tempt the planner to walk the index of executing jobs,
+  // which is full of dead entries, where the primary key finds each at once.
   const locked = (source: string, columns: string) => `
     select j.id, j.unique_key, ${columns}
       from ${source}
       join ${schema}.jobs j on j.id = s.id and j.lease = s.lease
-     where j.state = 'executing'
+     where j.leased_by is not null
      order by j.id
        for no key update of j`
 
