@@ -8,9 +8,10 @@
 import { Clock, Duration, Effect, type Latch, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Client } from "./client.ts"
+import type { CatchUp } from "../Crontab.ts"
 import { decodeCatchUp, type EntryRow, type Prepared } from "./cronEntry.ts"
 import { make, tell } from "./cronFiring.ts"
-import { due, parse, type Schedule } from "./cronSchedule.ts"
+import { type Calendar, due, parse, type Schedule } from "./cronSchedule.ts"
 import type { Lease } from "./nodes.ts"
 
 export interface Options {
@@ -27,15 +28,16 @@ export interface Options {
 }
 
 /**
- * Never ends, and goes on whatever the database does. Idle, it costs one statement a minute. What it knows belongs to this
- * effect: run again after a crash, it goes on where it was.
+ * Never ends, and goes on whatever the database does. Idle, it costs one statement a minute; firing costs one per entry.
+ * What it knows belongs to this effect: run again after a crash, it goes on where it was.
  */
-export const run = (options: Options): Effect.Effect<never> =>
-  Effect.forever(
-    Effect.flatMap(makeRound(options), (millis) =>
-      Effect.raceFirst(Effect.sleep(Duration.millis(millis)), options.changed.await)
-    )
+export const run = (options: Options): Effect.Effect<never> => {
+  const round = makeRound(options)
+  const changed = Effect.as(options.changed.await, true)
+  return Effect.forever(
+    Effect.flatMap(round, (millis) => Effect.raceFirst(Effect.sleep(Duration.millis(millis)), changed))
   )
+}
 
 /** Signals are quicker; this is for those that were lost. */
 const reloadMillis = 60_000
@@ -45,6 +47,16 @@ const virtualReloadMillis = 3_600_000
 const firstBackoffMillis = 500
 const maxBackoffMillis = 15_000
 
+/** An entry with instants, as it was read. */
+interface Watched {
+  readonly row: EntryRow
+  readonly calendar: Calendar
+  readonly catchUp: CatchUp
+  /** Until when it is settled, and its first instant after that. */
+  last: number
+  next: number
+}
+
 /** One round, which answers for how many milliseconds to sleep. */
 const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.Effect<number> => {
   const statements = make(client.database)
@@ -53,64 +65,90 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
   const reload = client.database.time === "clock" ? virtualReloadMillis : reloadMillis
   const readSchedules = makeSchedules()
   const { id } = node
+  let watched: ReadonlyArray<Watched> = []
+  let reboots: ReadonlyArray<EntryRow> = []
   let registered = false
-  // Whether it is still to be found out if the start of this node was the start of the cluster.
+  /** Whether it is still to be found out if the start of this node was the start of the cluster. */
   let starting = true
+  /** When the crontab was read: by the database's clock, and by the monotonic one here. */
+  let loaded = { at: Number.NEGATIVE_INFINITY, nanos: 0n }
+  let stale = true
   let failures = 0
 
-  const reboot = Effect.fnUntraced(function* (row: EntryRow) {
+  /** The database's time, as far as it can be known without asking. */
+  const estimate = Effect.map(Clock.monotonicTimeNanos, (nanos) => loaded.at + Number(nanos - loaded.nanos) / 1e6)
+
+  const load = Effect.gen(function* () {
+    changed.closeUnsafe()
+    if (!registered) yield* Effect.forEach(own.values(), statements.register, { discard: true })
+    const { rows, time } = yield* statements.load(names)
+    loaded = { at: time.getTime(), nanos: yield* Clock.monotonicTimeNanos }
+    // Somebody may have removed a row by hand.
+    registered = names.every((name) => rows.some((row) => row.name === name))
+    const running = rows.filter((row) => !row.paused)
+    const schedules = yield* readSchedules(running.filter((row) => !own.has(row.name)))
+    const scheduled = running.map((row) => ({ row, schedule: own.get(row.name)?.schedule ?? schedules.get(row.name) }))
+    reboots = scheduled.flatMap(({ row, schedule }) => (schedule?._tag === "Reboot" ? [row] : []))
+    watched = scheduled.flatMap(({ row, schedule }) => {
+      if (schedule?._tag !== "Calendar") return []
+      const last = row.last_fire?.getTime() ?? loaded.at
+      const catchUp = own.get(row.name)?.catchUp ?? decodeCatchUp(row.catch_up)
+      return [{ row, calendar: schedule, catchUp, last, next: schedule.next(last) }]
+    })
+    stale = !registered
+  })
+
+  /** Fires what is due of an entry. The database decides, by its own time and by what it has of the entry now. */
+  const fire = Effect.fnUntraced(function* (entry: Watched, now: number) {
+    const instants = due(entry.calendar, entry.last, now, entry.catchUp)
+    if (instants.length > 0) {
+      const fired = yield* statements.fire(entry.row, own.get(entry.row.name)?.spec, instants)
+      yield* tell(client, fired)
+      // Somebody else was first, or the entry is not what it was.
+      if (fired.length < instants.length) stale = true
+    }
+    entry.last = Math.max(entry.last, instants.at(-1) ?? 0)
+    entry.next = entry.calendar.next(now)
+  })
+
+  /** Fires what fires when the cluster starts; answers whether that is still to be found out. */
+  const boot = Effect.fnUntraced(function* (row: EntryRow) {
     const { fired, verdict } = yield* statements.reboot(row, own.get(row.name)?.spec, id, lease.expiry)
     yield* tell(client, fired)
     return verdict === "wait"
   })
 
-  const fire = Effect.fnUntraced(function* (row: EntryRow, instants: ReadonlyArray<number>) {
-    yield* tell(client, yield* statements.fire(row, own.get(row.name)?.spec, instants))
-    return true
-  })
-
   const attempt = Effect.gen(function* () {
-    changed.closeUnsafe()
-    if (!registered) yield* Effect.forEach(own.values(), statements.register, { discard: true })
-    const { rows, time } = yield* statements.load(names)
-    const loadedAt = yield* Clock.monotonicTimeNanos
-    const now = time.getTime()
-    // Somebody may have removed a row by hand.
-    registered = names.every((name) => rows.some((row) => row.name === name))
-    let next = registered ? now + reload : now
-    let waiting = false
+    if (stale || changed.isOpen() || (yield* estimate) >= loaded.at + reload) yield* load
+    const now = yield* estimate
+    let next = loaded.at + reload
     let failed = false
-    const schedules = yield* readSchedules(rows.filter((row) => !own.has(row.name)))
-    for (const row of rows) {
-      const mine = own.get(row.name)
-      const schedule = mine?.schedule ?? schedules.get(row.name)
-      if (row.paused || schedule === undefined) continue
-      const isolated = isolate(row.name)
-      if (schedule._tag === "Calendar") {
-        const last = row.last_fire?.getTime() ?? now
-        const instants = due(schedule, last, now, mine?.catchUp ?? decodeCatchUp(row.catch_up))
-        if (instants.length > 0 && (yield* isolated(fire(row, instants))) === undefined) failed = true
-        next = Math.min(next, schedule.next(now))
-      } else if (starting) {
-        const wait = yield* isolated(reboot(row))
-        waiting ||= wait === true
-        failed ||= wait === undefined
-      }
+    for (const entry of watched) {
+      if (entry.next <= now) failed = (yield* isolate(entry.row, fire(entry, now))) || failed
+      next = Math.min(next, entry.next)
     }
-    starting = waiting || (starting && failed)
+    if (starting) {
+      let waiting = false
+      for (const row of reboots) {
+        const outcome = Effect.map(boot(row), (wait) => {
+          waiting ||= wait
+        })
+        failed = (yield* isolate(row, outcome)) || failed
+      }
+      starting = waiting || failed
+      if (waiting) next = Math.min(next, now + Duration.toMillis(lease.expiry) / 16)
+    }
     failures = failed ? failures + 1 : 0
-    if (waiting) next = Math.min(next, now + Duration.toMillis(lease.expiry) / 16)
-    const elapsed = Number((yield* Clock.monotonicTimeNanos) - loadedAt) / 1e6
-    return Math.max(0, next - now - elapsed)
+    if (failed) stale = true
+    return stale && !failed ? 0 : Math.max(0, next - (yield* estimate))
   })
 
   return attempt.pipe(
     Effect.catch((error) => {
       failures++
-      return Effect.as(
-        Effect.logWarning("The crontab cannot be read now; no instant is lost, and it is tried again", error),
-        reload
-      )
+      stale = true
+      const message = "The crontab cannot be read or fired now; no instant is lost, and it is tried again"
+      return Effect.as(Effect.logWarning(message, error), reload)
     }),
     Effect.map((millis) =>
       failures === 0 ? millis : Math.min(millis, firstBackoffMillis * 2 ** (failures - 1), maxBackoffMillis)
@@ -118,18 +156,15 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
   )
 }
 
-/** An entry that cannot fire keeps no other from firing; what passes by itself is the round's to try again. */
-const isolate =
-  (name: string) =>
-  <A, R>(effect: Effect.Effect<A, SqlError, R>): Effect.Effect<A | undefined, SqlError, R> =>
-    Effect.catch(effect, (error) =>
-      error.isRetryable
-        ? Effect.fail(error)
-        : Effect.as(
-            Effect.logError(`The cron entry ${JSON.stringify(name)} cannot fire now, and is tried again`, error),
-            undefined
-          )
-    )
+/** Answers whether it failed. An entry that cannot fire keeps no other from firing; what passes by itself is the round's. */
+const isolate = <R>(row: EntryRow, effect: Effect.Effect<void, SqlError, R>): Effect.Effect<boolean, SqlError, R> =>
+  Effect.as(effect, false).pipe(
+    Effect.catch((error) => {
+      if (error.isRetryable) return Effect.fail(error)
+      const message = `The cron entry ${JSON.stringify(row.name)} cannot fire now, and is tried again`
+      return Effect.as(Effect.logError(message, error), true)
+    })
+  )
 
 /** The schedules of rows, by name; each is read once, and each that cannot be read is told of once. */
 const makeSchedules = () => {
