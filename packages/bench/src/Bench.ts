@@ -137,6 +137,18 @@ export const bytesPerUnit = <A, E, R>(
     return (after[memory] - before[memory]) / count
   })
 
+/** What the process holds once garbage is gone. Needs `--expose-gc`. */
+export const settledMemory: Effect.Effect<NodeJS.MemoryUsage> = Effect.gen(function* () {
+  if (globalThis.gc === undefined)
+    return yield* Effect.die(new Error("memory is measured after a collection: run node with --expose-gc"))
+  // Fibers that were only just forked get to their idle place first; a second collection takes what finalizers let go.
+  for (let pass = 0; pass < 2; pass++) {
+    yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+    globalThis.gc()
+  }
+  return process.memoryUsage()
+})
+
 /** The value that `percent` of the samples do not exceed, by nearest rank; `NaN` of no sample. */
 export const percentile = (samples: ReadonlyArray<number>, percent: number): number => {
   const sorted = samples.toSorted((a, b) => a - b)
@@ -183,17 +195,6 @@ const startingAt = <A>(round: number, turns: ReadonlyArray<A>): ReadonlyArray<A>
 
 // What was built for a memory sample: out of the collector's reach for as long as the process lives.
 const held: Array<unknown> = []
-
-const settledMemory = Effect.gen(function* () {
-  if (globalThis.gc === undefined)
-    return yield* Effect.die(new Error("memory is measured after a collection: run node with --expose-gc"))
-  // Fibers that were only just forked get to their idle place first; a second collection takes what finalizers let go.
-  for (let pass = 0; pass < 2; pass++) {
-    yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
-    globalThis.gc()
-  }
-  return process.memoryUsage()
-})
 
 // A benchmark measures the machine, so it reads the machine's clock and not Effect's.
 const now = () => performance.now()

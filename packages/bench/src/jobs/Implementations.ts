@@ -1,0 +1,17 @@
+/** Everybody who can be measured, by name: what is measured in one thread is opened again in another. */
+import { bullMq } from "./BullMq.ts"
+import { floor } from "./Floor.ts"
+import { graphileWorker } from "./GraphileWorker.ts"
+import type { Implementation, SignalQueue } from "./Implementation.ts"
+import { notify } from "./Notify.ts"
+import { persistedQueue } from "./PersistedQueue.ts"
+import { pgBoss } from "./PgBoss.ts"
+
+export const implementations: ReadonlyArray<Implementation<SignalQueue>> = [
+  notify,
+  floor,
+  graphileWorker,
+  pgBoss,
+  persistedQueue,
+  bullMq
+]
