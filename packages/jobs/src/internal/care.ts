@@ -15,6 +15,7 @@ import { list, names, releaseKeys } from "./columns.ts"
 import { now } from "./database.ts"
 import { compile } from "./filter.ts"
 import { storable } from "./json.ts"
+import { keysOf } from "./keys.ts"
 import { active, finished, type RecordRow, toRecord } from "./record.ts"
 import * as Reentry from "./reentry.ts"
 
@@ -44,7 +45,6 @@ export const make = (client: Client): Pick<Shape, "get" | "list" | "cancel" | "r
   const { database } = client
   const jobs = `${database.schema}.jobs`
   const history = `${database.schema}.jobs_history`
-  const keys = `${database.schema}.unique_keys`
 
   const one = `
     select ${active} from ${jobs} j where j.id = $1::text::bigint
@@ -82,8 +82,7 @@ export const make = (client: Client): Pick<Shape, "get" | "list" | "cancel" | "r
          for update
     ), d as (
       delete from ${table} j where j.id = any(array(select id from x)) ${exact}
-    ), k as (
-      delete from ${keys} u using x where u.key = x.unique_key and u.job_id = x.id
+    ), k as (${keysOf(database.schema, "x")}
     )
     select x.id::float8 as id, x.worker, x.queue from x order by x.id`
 

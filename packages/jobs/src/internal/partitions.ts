@@ -1,0 +1,199 @@
+/**
+ * The partitions of the history: one per day (UTC), made some days ahead, and detached and dropped as a whole.
+ *
+ * Each step is a short transaction that waits for locks only briefly, because whoever comes after it waits behind it; what
+ * does not get its locks is done another time. What finishes before its day has a partition is in the default one, which
+ * every statement that finishes jobs can rely on.
+ */
+import { Effect } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import { names } from "./columns.ts"
+import { type Database, now } from "./database.ts"
+
+/** How many days after today have their partition. */
+const daysAhead = 3
+
+/** How long a step waits for a lock. */
+const lockTimeout = "200ms"
+
+/** How many rows are moved out of the default partition to make another; where there are more, they stay there. */
+const movable = 10_000
+
+/** What became of partitions that were missing. */
+export interface Ensured {
+  readonly made: number
+  /** They could not be had now, because of locks, or because of too many jobs in the default partition. */
+  readonly postponed: number
+}
+
+interface Day {
+  readonly name: string
+  readonly from: string
+  readonly to: string
+  /** Whether jobs that finish now may belong there. */
+  readonly current: boolean
+}
+
+/** Makes the partitions of today and the days after it. Any number of nodes may do it at once: one does. */
+export const ensure = Effect.fnUntraced(function* (database: Database): Effect.fn.Return<Ensured, SqlError> {
+  const missing = yield* database.timed<Day>(
+    `select to_char(day, '"jobs_history_"YYYYMMDD') as name, day || 'T00:00:00Z' as from, day + 1 || 'T00:00:00Z' as to,
+            day at time zone 'UTC' <= ${now} + interval '1 minute' as current
+       from (select (${now} at time zone 'UTC')::date + n as day from generate_series(0, ${daysAhead}) n) days
+      where to_regclass('${database.schema}.' || to_char(day, '"jobs_history_"YYYYMMDD')) is null
+      order by day`
+  )
+  let made = 0
+  let postponed = 0
+  for (const day of missing) {
+    const outcome = yield* alone(database, make(database, day))
+    if (outcome === "busy") break
+    if (outcome === "made") made++
+    if (outcome === "postponed") postponed++
+  }
+  return { made, postponed }
+})
+
+/** Attached partitions of days that are over, oldest first. */
+export const past = (database: Database): Effect.Effect<ReadonlyArray<string>, SqlError> =>
+  Effect.map(
+    database.timed<{ readonly name: string }>(
+      `select relname as name
+         from pg_inherits join pg_class on pg_class.oid = inhrelid
+        where inhparent = '${database.schema}.jobs_history'::regclass and relname ~ '^jobs_history_[0-9]{8}$'
+          and substr(relname, 14) < to_char(${now} at time zone 'UTC', 'YYYYMMDD')
+        order by relname`
+    ),
+    (rows) => rows.map((row) => row.name)
+  )
+
+/** Detaches a partition if a condition holds when nobody can write to it any more. */
+export const detach = (
+  database: Database,
+  name: string,
+  holds: Effect.Effect<boolean, SqlError>
+): Effect.Effect<"detached" | Undone, SqlError> => {
+  const { schema } = database
+  return alone(
+    database,
+    Effect.gen(function* () {
+      const attached = yield* database.run(
+        `select from pg_inherits where inhparent = '${schema}.jobs_history'::regclass and inhrelid = to_regclass('${schema}.${name}')`
+      )
+      if (attached.length === 0) return "unneeded" as const
+      // The lock comes first, so that nothing has to be undone.
+      yield* database.run(`lock table only ${schema}.jobs_history in access exclusive mode`)
+      yield* database.run(`lock table only ${schema}.${name} in access exclusive mode`)
+      if (!(yield* holds)) return "postponed" as const
+      yield* database.run(`alter table ${schema}.jobs_history detach partition ${schema}.${name}`)
+      // Under its own name it could be one that somebody has detached to keep it.
+      yield* database.run(`alter table ${schema}.${name} rename to ${name.replace(daily, pruned)}`)
+      return "detached" as const
+    })
+  )
+}
+
+/** Drops what was detached, and the unique keys of the jobs in it, at leisure: nobody else knows of it any more. */
+export const drop = Effect.fnUntraced(function* (
+  database: Database
+): Effect.fn.Return<{ readonly jobs: number; readonly partitions: number; readonly keys: number }, SqlError> {
+  const { schema } = database
+  const detached = yield* database.run<{ readonly name: string }>(
+    `select relname as name from pg_class
+      where relnamespace = '${schema}'::regnamespace and relname ~ '^${pruned}[0-9]{8}$' and relkind = 'r'
+      order by relname`
+  )
+  const total = { jobs: 0, partitions: 0, keys: 0 }
+  for (const { name } of detached) {
+    const dropped = yield* alone(
+      database,
+      Effect.gen(function* () {
+        const found = yield* database.run(`select where to_regclass('${schema}.${name}') is not null`)
+        if (found.length === 0) return "unneeded" as const
+        // A backup may still be reading it.
+        yield* database.run(`lock table ${schema}.${name} in access exclusive mode`)
+        const [row] = yield* database.run<{ readonly jobs: number; readonly keys: number }>(`
+          with k as (
+            delete from ${schema}.unique_keys where key = any(array(
+              select u.key from ${schema}.unique_keys u join ${schema}.${name} j on u.job_id = j.id and u.key = j.unique_key
+               order by u.key for update of u skip locked))
+            returning key
+          )
+          select (select count(*) from ${schema}.${name})::float8 as jobs, (select count(*) from k)::float8 as keys`)
+        yield* database.run(`drop table ${schema}.${name}`)
+        return row ?? "unneeded"
+      })
+    )
+    if (dropped === "busy") break
+    if (typeof dropped === "string") continue
+    total.jobs += dropped.jobs
+    total.keys += dropped.keys
+    total.partitions++
+  }
+  return total
+})
+
+/** What became of a step that was not done: another node is at it, it was not needed, or it has to wait. */
+export type Undone = "busy" | "unneeded" | "postponed"
+
+/** The condition that nobody else is changing partitions now, as a part of a statement. It lasts until the transaction ends. */
+export const nobodyElse = (database: Database): string =>
+  `pg_try_advisory_xact_lock(hashtextextended('coppice/jobs/${database.name}/history', 0))`
+
+const daily = "jobs_history_"
+const pruned = "jobs_history_pruned_"
+
+const make = Effect.fnUntraced(function* (database: Database, day: Day) {
+  const { schema } = database
+  const history = `${schema}.jobs_history`
+  const partition = `${schema}.${day.name}`
+  const inDay = `finished_at >= '${day.from}' and finished_at < '${day.to}'`
+  const found = yield* database.run(`select where to_regclass('${partition}') is not null`)
+  if (found.length > 0) return "unneeded" as const
+  yield* database.run(`create table ${partition} (like ${history} including all)`)
+  // A job that finishes while its day's partition is being attached has chosen the default one already, and would be
+  // refused there: it has to wait before it chooses. Jobs of other days go on meanwhile.
+  yield* database.run(`lock table only ${history} in share ${day.current ? "row" : "update"} exclusive mode`)
+  yield* database.run(`lock table only ${history}_default in access exclusive mode`)
+  const [{ n } = { n: 0 }] = yield* database.run<{ readonly n: number }>(
+    `select count(*)::float8 as n from (select from ${history}_default where ${inDay} limit ${movable + 1}) rows`
+  )
+  if (n > movable) {
+    yield* database.run(`drop table ${partition}`)
+    return "postponed" as const
+  }
+  if (n > 0) {
+    const columns = `id, state, finished_at, result, ${names}`
+    yield* database.run(`
+      with moved as (delete from ${history}_default where ${inDay} returning ${columns})
+      insert into ${partition} (${columns}) select ${columns} from moved`)
+  }
+  yield* database.run(
+    `alter table ${history} attach partition ${partition} for values from ('${day.from}') to ('${day.to}')`
+  )
+  return "made" as const
+})
+
+/** Runs a step in a transaction, unless another node is at it; if it does not get its locks soon, it is undone. */
+const alone = <A>(database: Database, step: Effect.Effect<A, SqlError>): Effect.Effect<A | Undone, SqlError> =>
+  database.run<{ readonly got: boolean }>(`select ${nobodyElse(database)} as got`).pipe(
+    Effect.flatMap(([row]): Effect.Effect<A | Undone, SqlError> =>
+      row?.got === true ? briefly(database, step) : Effect.succeed("busy")
+    ),
+    database.client.withTransaction,
+    Effect.catchIf(
+      (error) => error.reason._tag === "LockTimeoutError",
+      () => Effect.succeed("postponed" as const)
+    )
+  )
+
+/** Waits for locks only shortly, in the transaction that is open, whose own limit comes back after it. */
+const briefly = <A>(database: Database, step: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
+  Effect.gen(function* () {
+    const set = `select set_config('lock_timeout', $1, true)`
+    const [row] = yield* database.run<{ readonly before: string }>(`select current_setting('lock_timeout') as before`)
+    yield* database.run(set, [lockTimeout])
+    const result = yield* step
+    yield* database.run(set, [row?.before ?? "0"])
+    return result
+  })
