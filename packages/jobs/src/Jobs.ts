@@ -1,14 +1,27 @@
 /**
  * The queue: its service, and the layers that run it.
+ *
+ * `layer` runs queues and provides the service, `layerClient` provides the service alone. In which schema the tables are,
+ * and by which clock jobs are due, say `JobsConfig.SchemaName` and `JobsConfig.TimeSource`.
  */
-import type { Duration, Effect, Schema, Stream } from "effect"
+import type { Supervisor } from "@coppice/supervision"
+import type { PgClient } from "@effect/sql-pg"
+import { type Duration, type Effect, Layer, type Schema, type Stream } from "effect"
+import type { SqlClient } from "effect/sql"
+import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlError } from "effect/sql/SqlError"
 import type * as Crontab from "./Crontab.ts"
 import type { JobEvent } from "./JobEvent.ts"
 import type { JobId, JobRecord, State } from "./Job.ts"
 import type { JobNotFound } from "./internal/care.ts"
+import { Jobs } from "./internal/jobsService.ts"
+import type { InvalidOptions } from "./internal/options.ts"
+import * as Start from "./internal/start.ts"
+import type * as JobLogger from "./JobLogger.ts"
+import type * as Migrations from "./Migrations.ts"
 import type { Enqueued, InvalidJob, NewJob, Rejected, UniqueBusy } from "./NewJob.ts"
 import type * as Queue from "./Queue.ts"
+import type * as Retention from "./Retention.ts"
 
 /** Which jobs; what is left out does not matter, and within a list one must match. */
 export interface Filter {
@@ -106,3 +119,117 @@ export interface Status {
 
 export { Jobs } from "./internal/jobsService.ts"
 export { JobNotFound } from "./internal/care.ts"
+export { InvalidOptions } from "./internal/options.ts"
+
+// --------------------------------------------------------------------------------------------------------------------
+// layers
+// --------------------------------------------------------------------------------------------------------------------
+
+/** What a node runs, and how. */
+export interface Options<Workers extends ReadonlyArray<Layer.Any>> {
+  /** The queues of this node: how many jobs of each run at once here, or more about it. */
+  readonly queues: Readonly<Record<string, number | Queue.Options>>
+  /** The layers of the workers whose jobs this node can run. Jobs of others are left to other nodes. */
+  readonly workers: Workers
+  /** Jobs by the calendar; see `Crontab`. */
+  readonly cron?: ReadonlyArray<Crontab.Entry> | undefined
+  /**
+   * The node's name, to which `pause` and `scale` can be addressed, and which survives restarts. Several processes may
+   * have the same. Defaults to the host's name.
+   */
+  readonly node?: string | undefined
+  /**
+   * How long after the death of a node its jobs run elsewhere, at the latest. Defaults to 30 seconds. A process whose event
+   * loop stands still for half as long loses its jobs as well.
+   */
+  readonly lease?: Duration.Input | undefined
+  /** How long a job waits at most if its notification is lost. Defaults to 1 second. */
+  readonly pollInterval?: Duration.Input | undefined
+  /** How often a job may take its node down with it, until it is discarded. Defaults to 3. */
+  readonly maxRescues?: number | undefined
+  /**
+   * How long running jobs may take to finish when the layer closes, until they are interrupted and handed back. Defaults
+   * to 15 seconds, on Effect's clock (`JobsConfig.TimeSource`) to nothing.
+   */
+  readonly shutdownGrace?: Duration.Input | undefined
+  /** How long finished jobs are kept. */
+  readonly retention?: Retention.Retention | undefined
+  /** How many connections the queue has of its own, besides one for heartbeats and one to listen. Defaults to 4. */
+  readonly connections?: number | undefined
+  /** Whether to create or upgrade the tables first. Defaults to `true`. */
+  readonly migrate?: boolean | undefined
+  /** Which events are logged; see `JobLogger`. Defaults to `"problems"`. */
+  readonly log?: JobLogger.Which | undefined
+}
+
+type Provided<L> = L extends Layer.Layer<infer A, infer _E, infer _R> ? A : never
+type Failure<L> = L extends Layer.Layer<infer _A, infer E, infer _R> ? E : never
+type Needed<L> = L extends Layer.Layer<infer _A, infer _E, infer R> ? R : never
+
+/** Why a node does not start. */
+export type StartFailure =
+  | Crontab.InvalidEntry
+  | InvalidJob
+  | InvalidOptions
+  | Migrations.InvalidSchemaName
+  | Migrations.SchemaTooNew
+  | MigrationError
+  | Queue.InvalidQueue
+  | Retention.InvalidRetention
+  | Supervisor.StartError<Supervisor.InvalidOptions>
+  | SqlError
+
+/**
+ * Runs queues on this node, as a supervisor with a process for each queue, and provides the service.
+ *
+ * Under a `Supervisor` it is a child like any other; its `shutdown` is then without a limit, as that of every supervisor.
+ *
+ * ```ts
+ * import { Jobs, Worker } from "@coppice/jobs"
+ * import { Postgres } from "@coppice/postgres"
+ * import { Child, Supervisor } from "@coppice/supervision"
+ * import { Effect, Schema } from "effect"
+ *
+ * class Greet extends Worker.Service<Greet>()("Greet", { args: { name: Schema.String } }) {
+ *   static readonly layer = this.toLayer(Effect.succeed(({ args }) => Effect.log(`Hello, ${args.name}`)))
+ * }
+ *
+ * export const App = Supervisor.layer("App", {
+ *   strategy: "one_for_one",
+ *   children: [
+ *     Child.layer("database", Postgres.layer),
+ *     Child.layer("jobs", Jobs.layer({ queues: { default: 10 }, workers: [Greet.layer] }))
+ *   ]
+ * })
+ * ```
+ */
+export const layer = <const Workers extends ReadonlyArray<Layer.Any>>(
+  options: Options<Workers>
+): Layer.Layer<
+  Jobs,
+  StartFailure | Failure<Workers[number]>,
+  PgClient.PgClient | SqlClient.SqlClient | Exclude<Needed<Workers[number]>, Provided<Workers[number]>>
+> => {
+  // The layers of workers are heterogeneous; their types are folded above.
+  const workers = options.workers as unknown as ReadonlyArray<Layer.Layer<never, Failure<Workers[number]>>>
+  const runtime = Layer.unwrap(Start.node(options))
+  const [first, ...rest] = workers
+  return (first === undefined ? runtime : Layer.provide(runtime, Layer.mergeAll(first, ...rest))) as never
+}
+
+/**
+ * Provides the service without running anything: for processes that only enqueue, and for services that enqueue while the
+ * workers need those services.
+ *
+ * ```ts
+ * import { Jobs } from "@coppice/jobs"
+ * import { Postgres } from "@coppice/postgres"
+ * import { Layer } from "effect"
+ *
+ * export const Enqueueing = Jobs.layerClient.pipe(Layer.provide(Postgres.layer))
+ * ```
+ */
+export const layerClient: Layer.Layer<Jobs, Migrations.InvalidSchemaName, SqlClient.SqlClient> = Layer.effect(
+  Jobs,
+  Start.client
+)

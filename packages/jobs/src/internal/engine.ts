@@ -118,7 +118,7 @@ export class Engine {
   readonly excluded = new Set<string>()
   unwritten: Array<Ended> = []
   readonly write = Latch.makeUnsafe(false)
-  /** Opened whenever a job has left. */
+  /** Opened whenever a handler has ended or a job has left. */
   readonly left = Latch.makeUnsafe(false)
   id = ""
   epoch = 0
@@ -249,8 +249,8 @@ export class Engine {
       this.end(held, undefined)
     } else {
       // A verdict on a failure may ask the worker for its backoff, and chance for jitter.
-      Effect.runForkWith(this.services)(Attempt.judge(worker, row, this.name, exit, interruption)).addObserver((judged) =>
-        this.end(held, Exit.isSuccess(judged) ? judged.value : Attempt.handBack(row))
+      Effect.runForkWith(this.services)(Attempt.judge(worker, row, this.name, exit, interruption)).addObserver(
+        (judged) => this.end(held, Exit.isSuccess(judged) ? judged.value : Attempt.handBack(row))
       )
     }
     this.pump(held.queue)
@@ -261,6 +261,7 @@ export class Engine {
   private release({ queue }: Held): void {
     queue.running--
     queue.ended++
+    this.left.openUnsafe()
   }
 
   /** Has a verdict written. */
@@ -367,7 +368,9 @@ export class Engine {
       const timeout = worker.spec.timeout
       const since =
         held.interruption === undefined
-          ? timeout === undefined ? Number.POSITIVE_INFINITY : startedAt + Duration.toMillis(timeout)
+          ? timeout === undefined
+            ? Number.POSITIVE_INFINITY
+            : startedAt + Duration.toMillis(timeout)
           : interruptedAt
       if (now >= since + stuckAfterMillis) {
         held.told = "stuck"

@@ -4,7 +4,7 @@
  * One statement renews, and brings what others did to this node's jobs. When none has succeeded for too long, the node
  * takes all its leases for lost before anybody may take them over, interrupts its handlers, and comes back under a new id.
  */
-import { Duration, Effect } from "effect"
+import { Duration, Effect, type Latch } from "effect"
 import { JobId } from "../Job.ts"
 import type { Engine } from "./engine.ts"
 import * as Nodes from "./nodes.ts"
@@ -15,18 +15,21 @@ export interface Options {
   readonly lease: Nodes.Lease
   /** Tells others that a queue has jobs again. */
   readonly available: (queue: string) => void
+  /** Opened when somebody wants jobs to be cancelled: the next heartbeat, which brings it, is due at once. */
+  readonly asked: Latch.Latch
 }
 
-export const run = ({ available, engine, lease, nodes }: Options): Effect.Effect<never> =>
+export const run = ({ asked, available, engine, lease, nodes }: Options): Effect.Effect<never> =>
   Effect.gen(function* () {
     const interval = Duration.toMillis(lease.interval)
     const fence = Duration.toMillis(lease.fence)
     const expiry = Duration.toMillis(lease.expiry)
     /** When the last heartbeat that succeeded was sent, and since when none has failed; by the monotonic clock. */
-    let sent = Number.NEGATIVE_INFINITY
+    let sent = monotonic(engine)
     let steadySince = Number.POSITIVE_INFINITY
     let strays = 0
     while (true) {
+      asked.closeUnsafe()
       const began = monotonic(engine)
       if (engine.registered && began - sent > fence) {
         yield* Effect.logWarning(
@@ -65,7 +68,10 @@ export const run = ({ available, engine, lease, nodes }: Options): Effect.Effect
         if (found._tag === "Success") for (const queue of found.success) available(queue)
         yield* Effect.ignore(nodes.forget)
       }
-      yield* Effect.sleep(Math.max(0, interval - (monotonic(engine) - began)))
+      yield* Effect.timeoutOrElse(asked.await, {
+        duration: Math.max(0, interval - (monotonic(engine) - began)),
+        orElse: () => Effect.void
+      })
     }
   })
 
@@ -74,7 +80,8 @@ const strayRounds = 3
 
 const monotonic = (engine: Engine): number => Number(engine.clock.monotonicTimeNanosUnsafe() / 1_000n) / 1_000
 
-const register = (engine: Engine, nodes: Options["nodes"]) =>
+/** Gives this node an identity, before it claims anything; the last one's jobs are anybody's then. */
+export const register = (engine: Engine, nodes: Options["nodes"]) =>
   Effect.gen(function* () {
     const before = engine.id
     engine.id = yield* nodes.register(engine.name)

@@ -27,6 +27,7 @@ type JobTag = Extract<JobEvent, { readonly queue: string; readonly worker: strin
 
 export class Hub {
   private readonly subscribers = new Set<Queue.Queue<JobEvent>>()
+  private attentive = 0
   private readonly metrics = new Map<string, Metric.Metric<number, unknown>>()
   private readonly context: Context.Context<never>
 
@@ -34,23 +35,30 @@ export class Hub {
     this.context = context
   }
 
-  /** Whether anybody listens: if not, an event need not be made. */
+  /** Whether anybody wants to know of everything: if not, events of what goes well need not be made. */
   get active(): boolean {
-    return this.subscribers.size > 0
+    return this.attentive > 0
   }
 
-  readonly stream: Stream.Stream<JobEvent> = Stream.unwrap(
-    Effect.gen({ self: this }, function* () {
-      const queue = yield* Effect.acquireRelease(Queue.sliding<JobEvent>(capacity), (queue) =>
-        Effect.andThen(
-          Effect.sync(() => this.subscribers.delete(queue)),
-          Queue.shutdown(queue)
-        )
-      )
-      this.subscribers.add(queue)
-      return Stream.fromQueue(queue)
-    })
-  )
+  /** All events. */
+  readonly stream: Stream.Stream<JobEvent> = this.subscribe(true)
+  /** Those that are made in any case: what somebody should look at is among them. */
+  readonly problems: Stream.Stream<JobEvent> = this.subscribe(false)
+
+  private subscribe(attentive: boolean): Stream.Stream<JobEvent> {
+    return Stream.unwrap(
+      Effect.gen({ self: this }, function* () {
+        const queue = yield* Effect.acquireRelease(Queue.sliding<JobEvent>(capacity), (queue) => {
+          this.subscribers.delete(queue)
+          if (attentive) this.attentive--
+          return Queue.shutdown(queue)
+        })
+        this.subscribers.add(queue)
+        if (attentive) this.attentive++
+        return Stream.fromQueue(queue)
+      })
+    )
+  }
 
   /** Counts and publishes. */
   emit(events: ReadonlyArray<JobEvent>): void {

@@ -2,7 +2,7 @@
  * The loop that is always on: once a second, and whenever a scheduled job is due before that, it makes due jobs available
  * and looks what this node's queues have. Notifications only make it quicker.
  */
-import { Duration, Effect } from "effect"
+import { Duration, Effect, type Latch } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Engine } from "./engine.ts"
 import * as Stage from "./stage.ts"
@@ -21,8 +21,8 @@ export interface Options {
   readonly settings: Effect.Effect<ReadonlyMap<string, Settings>, SqlError>
   /** Tells others that a queue has jobs. */
   readonly available: (queue: string) => void
-  /** Whether settings may have changed; read when it says so, and every few polls. */
-  readonly stale: { settings: boolean }
+  /** Opened when settings may have changed; they are read then, and every few polls. */
+  readonly changed: Latch.Latch
 }
 
 /** A due job is not polled for more often than this. */
@@ -35,29 +35,31 @@ const longestPauseMillis = 5_000
 
 export const run = (options: Options): Effect.Effect<never> =>
   Effect.gen(function* () {
-    const { engine, stale } = options
+    const { changed, engine } = options
     const interval = Duration.toMillis(options.interval)
     let pauseMillis = 100
     let round = 0
     while (true) {
       const polled = yield* Effect.result(
         Effect.gen(function* () {
-          if (stale.settings || round++ % settingsRounds === 0) {
-            stale.settings = false
-            apply(engine, yield* options.settings)
-          }
+          const told = changed.isOpen()
+          changed.closeUnsafe()
+          if (told || round++ % settingsRounds === 0) apply(engine, yield* options.settings)
           return yield* poll(options)
         })
       )
       if (polled._tag === "Failure") {
-        stale.settings = true
+        round = 0
         yield* Effect.logWarning(`Queues could not be polled; trying again in ${pauseMillis} ms`, polled.failure)
         yield* Effect.sleep(pauseMillis)
         pauseMillis = Math.min(longestPauseMillis, pauseMillis * 2)
         continue
       }
       pauseMillis = 100
-      yield* Effect.sleep(Math.min(interval, Math.max(shortestPauseMillis, polled.success ?? interval)))
+      yield* Effect.timeoutOrElse(changed.await, {
+        duration: Math.min(interval, Math.max(shortestPauseMillis, polled.success ?? interval)),
+        orElse: () => Effect.void
+      })
     }
   })
 

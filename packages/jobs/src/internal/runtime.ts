@@ -1,0 +1,245 @@
+/**
+ * A node at work: the supervised loops, and what they share.
+ */
+import { Child, Supervisor } from "@coppice/supervision"
+import { PgClient } from "@effect/sql-pg"
+import { Duration, Effect, Latch, Layer, Schema } from "effect"
+import { SqlClient } from "effect/sql"
+import type * as Retention from "../Retention.ts"
+import * as Claim from "./claim.ts"
+import type { Client, Signal } from "./client.ts"
+import type * as CronEntry from "./cronEntry.ts"
+import * as CronLoop from "./cronLoop.ts"
+import * as Database from "./database.ts"
+import type { Engine, QueueState } from "./engine.ts"
+import * as Heartbeat from "./heartbeat.ts"
+import * as History from "./history.ts"
+import * as LimitedClaim from "./limitedClaim.ts"
+import * as Listener from "./listener.ts"
+import * as Nodes from "./nodes.ts"
+import * as Poll from "./poll.ts"
+import * as Pool from "./pool.ts"
+import * as Producer from "./producer.ts"
+import * as Queues from "./queues.ts"
+import * as Settle from "./settle.ts"
+import * as Settler from "./settler.ts"
+import * as Shutdown from "./shutdown.ts"
+import { channel, type Message, Signals } from "./signals.ts"
+import * as Stage from "./stage.ts"
+
+/** What a node is told about itself. */
+export interface Options {
+  readonly engine: Engine
+  /** On the application's connections. */
+  readonly database: Database.Database
+  readonly lease: Duration.Duration
+  readonly pollInterval: Duration.Duration
+  readonly maxRescues: number
+  readonly grace: Duration.Duration
+  readonly connections: number
+  readonly cron: ReadonlyArray<CronEntry.Prepared>
+  readonly retention: Retention.Limits
+}
+
+/** The database that the node's own connections lead to is not the application's any more. */
+class DatabaseMoved extends Schema.TaggedError<DatabaseMoved>("@coppice/jobs/DatabaseMoved")("DatabaseMoved", {}) {
+  override get message(): string {
+    return "The application's database has another address now: the queue begins anew there"
+  }
+}
+
+/** Things that loops wake each other with. */
+interface Pokes {
+  readonly settings: Latch.Latch
+  readonly cancel: Latch.Latch
+  readonly cron: Latch.Latch
+}
+
+/** Opens the node's own connections, and makes the supervisor of its loops. */
+export const make = Effect.fnUntraced(function* (options: Options) {
+  const { connections, database: outer, engine } = options
+  const application = yield* PgClient.PgClient
+  const { config } = application
+  const pool = yield* Pool.make(application, connections, "coppice jobs")
+  // A heartbeat waits for nobody.
+  const own = yield* Pool.make(application, 1, "coppice jobs heartbeat")
+  yield* Effect.forkScoped(watch(application, config))
+  const database = yield* Database.make(pool, outer.name, outer.time)
+  const lease = Nodes.lease(options.lease)
+  const nodes = Nodes.make(yield* Database.make(own, outer.name, outer.time), lease, options.maxRescues)
+  const pokes: Pokes = {
+    settings: Latch.makeUnsafe(true),
+    cancel: Latch.makeUnsafe(false),
+    cron: Latch.makeUnsafe(false)
+  }
+  const signals = new Signals(database, yield* uuid(database), (signal) => hear(engine, pokes, signal))
+  const available = (queue: string) => signals.add({ _tag: "Jobs", queue })
+  const client: Client = {
+    database,
+    signal: (signal) => pool.afterCommit(Effect.sync(() => signals.add(signal))),
+    emit: (events) => pool.afterCommit(Effect.sync(() => engine.hub.emit(events)))
+  }
+  yield* Queues.registerDefaults(database)(
+    Object.fromEntries(Array.from(engine.queues, ([name, { options }]) => [name, options]))
+  )
+  yield* Heartbeat.register(engine, nodes)
+  const settle = Settle.make(database)
+  const claim = claimOf(database)
+
+  const layer = Supervisor.layer("jobs", {
+    strategy: "one_for_one",
+    maxRestarts: 10,
+    within: "1 minute",
+    children: [
+      Child.effect("heartbeat", Heartbeat.run({ engine, nodes, lease, available, asked: pokes.cancel })),
+      Child.effect("settler", Settler.run(engine, settle)),
+      Child.effect("notifier", signals.run),
+      Child.effect("listener", listen(application, database, signals, engine, pokes)),
+      Child.effect(
+        "poll",
+        Poll.run({
+          engine,
+          interval: options.pollInterval,
+          stage: Stage.make(database),
+          settings: Queues.settings(database, engine.name, engine.queues),
+          available,
+          changed: pokes.settings
+        })
+      ),
+      Child.effect("maintenance", maintain(engine, client, options.retention)),
+      Child.effect(
+        "cron",
+        CronLoop.run({
+          client,
+          entries: options.cron,
+          node: { id: engine.id },
+          lease,
+          changed: pokes.cron
+        })
+      ),
+      Child.layer(
+        "queues",
+        Supervisor.layer("queues", {
+          strategy: "one_for_one",
+          maxRestarts: 10,
+          within: "1 minute",
+          children: [...engine.queues.values()].map((queue) =>
+            Child.effect(queue.name, Producer.run(engine, queue, claim))
+          )
+        })
+      ),
+      // Stops first, while all loops still run.
+      Child.layer(
+        "shutdown",
+        Layer.effectDiscard(
+          Effect.acquireRelease(Effect.void, () =>
+            Effect.andThen(Shutdown.run({ engine, nodes, grace: options.grace }), signals.flush)
+          )
+        ),
+        { shutdown: "infinity" }
+      )
+    ]
+  })
+  return { client, layer, signals }
+})
+
+const uuid = (database: Database.Database) =>
+  Effect.map(database.run<{ readonly id: string }>("select gen_random_uuid() as id"), ([row]) => row?.id ?? "")
+
+/** Fails when the application's client leads somewhere else, as it may after its database was restarted. */
+const watch = (application: PgClient.PgClient, config: PgClient.PgClientConfig) =>
+  Effect.gen(function* () {
+    while (Listener.sameDatabase(application.config, config)) yield* Effect.sleep("1 second")
+    return yield* new DatabaseMoved()
+  })
+
+/** What a signal means for this node. */
+const hear = (engine: Engine, pokes: Pokes, signal: Signal): void => {
+  switch (signal._tag) {
+    case "Jobs":
+      engine.queues.get(signal.queue)?.look()
+      return
+    case "Queue":
+      pokes.settings.openUnsafe()
+      return
+    case "Cancel":
+      pokes.cancel.openUnsafe()
+      return
+    case "Cron":
+      pokes.cron.openUnsafe()
+  }
+}
+
+const receive = (engine: Engine, pokes: Pokes, signals: Signals, message: Message): void => {
+  // What this node says it has heard already.
+  if (message.from === signals.from) return
+  const jobs = message.jobs ?? []
+  for (const queue of jobs.includes("*") ? engine.queues.keys() : jobs) hear(engine, pokes, { _tag: "Jobs", queue })
+  if (message.queues === true) pokes.settings.openUnsafe()
+  if (message.cancel === true) pokes.cancel.openUnsafe()
+  if (message.cron === true) pokes.cron.openUnsafe()
+}
+
+const listen = (
+  application: PgClient.PgClient,
+  database: Database.Database,
+  signals: Signals,
+  engine: Engine,
+  pokes: Pokes
+) =>
+  Listener.run({
+    channel: channel(database),
+    client: application,
+    signals,
+    onMessage: (message) => receive(engine, pokes, signals, message),
+    onMode: (mode) =>
+      Effect.sync(() => {
+        if (mode === engine.wakeUp) return
+        engine.wakeUp = mode
+        engine.hub.emit([{ _tag: "WakeUpMode", mode }])
+        // Whatever was told while nobody listened is looked for once.
+        for (const queue of engine.queues.values()) queue.look()
+        pokes.settings.openUnsafe()
+        pokes.cancel.openUnsafe()
+        pokes.cron.openUnsafe()
+      })
+  })
+
+const claimOf = (database: Database.Database): Producer.Claim => {
+  const plain = Claim.make(database)
+  const limited = LimitedClaim.make(database)
+  return (queue: QueueState, demand, node, excluded) =>
+    queue.limited
+      ? limited(queue.name, demand, node, excluded)
+      : Effect.map(plain(queue.name, demand, node, queue.marks, excluded), (rows) => ({ rows, retryIn: undefined }))
+}
+
+/** Between two rounds of keeping the history in order. */
+const maintenanceInterval = "1 minute"
+
+const maintain = (engine: Engine, client: Client, retention: Retention.Limits): Effect.Effect<never> =>
+  Effect.gen(function* () {
+    while (true) {
+      const pruned = yield* Effect.result(
+        Effect.andThen(History.ensurePartitions(client.database), History.prune(client.database, retention))
+      )
+      if (pruned._tag === "Failure") {
+        yield* Effect.logWarning("The history could not be kept in order; trying again in a minute", pruned.failure)
+      } else if (pruned.success.jobs > 0) {
+        engine.hub.emit([{ _tag: "Pruned", count: pruned.success.jobs }])
+      }
+      yield* Effect.sleep(maintenanceInterval)
+    }
+  })
+
+/** A client on the application's connections. */
+export const clientOf = (
+  sql: SqlClient.SqlClient,
+  database: Database.Database,
+  engine: Pick<Engine, "hub">,
+  signals: Signals
+): Client => ({
+  database,
+  signal: (signal) => sql.afterCommit(Effect.sync(() => signals.add(signal))),
+  emit: (events) => sql.afterCommit(Effect.sync(() => engine.hub.emit(events)))
+})
