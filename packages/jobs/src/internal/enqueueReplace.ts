@@ -1,7 +1,7 @@
 /**
  * What a job that conflicts changes of the existing one.
  */
-import { Effect } from "effect"
+import type { Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { releaseKeys } from "./columns.ts"
 import { type Database, now } from "./database.ts"

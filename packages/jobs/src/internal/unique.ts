@@ -83,7 +83,7 @@ export const ruleOf = (unique: Unique<string>): Rule | Problem => {
   }
   return {
     fields: allFields.filter((name) => fields.includes(name)),
-    keys: keys === undefined ? undefined : [...new Set(keys)].sort(),
+    keys: keys === undefined ? undefined : [...new Set(keys)].toSorted(),
     states: covered.reduce((bits, state) => bits | stateBit[state], 0),
     period: limited,
     replace: masks.scheduled + masks.available + masks.retryable === 0 ? undefined : masks,
