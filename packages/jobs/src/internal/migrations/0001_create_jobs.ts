@@ -65,6 +65,7 @@ const statements = (schema: string): ReadonlyArray<string> => [
     constraint jobs_queue check (length(queue) between 1 and 127),
     constraint jobs_worker check (length(worker) between 1 and 255),
     constraint jobs_priority check (priority between 0 and 9),
+    constraint jobs_partition_key check (length(partition_key) between 1 and 255),
     constraint jobs_attempt check (attempt between 0 and max_attempts and max_attempts > 0),
     constraint jobs_runnable_has_attempt_left check (state = 'executing' or attempt < max_attempts),
     constraint jobs_executing_has_node check ((state = 'executing') = (leased_by is not null))
@@ -77,9 +78,8 @@ const statements = (schema: string): ReadonlyArray<string> => [
   `create index jobs_available on ${schema}.jobs (queue, priority, queued_at, id) where state = 'available'`,
   `create index jobs_due on ${schema}.jobs (scheduled_at, id) where state in ('scheduled', 'retryable')`,
   `create index jobs_executing on ${schema}.jobs (leased_by, id) where state = 'executing'`,
-  // Jobs without a partition are in it too, as a partition of their own: what a claim must find, it must not search.
-  `create index jobs_partition on ${schema}.jobs (queue, coalesce(partition_key, ''), priority, queued_at, id)
-    where state = 'available'`,
+  `create index jobs_partition on ${schema}.jobs (queue, partition_key, priority, queued_at, id)
+    where state = 'available' and partition_key is not null`,
 
   // A key belongs to one job, until that leaves the states that the key is for (a bit each), or the period is over.
   `create table ${schema}.unique_keys (
@@ -123,6 +123,10 @@ const statements = (schema: string): ReadonlyArray<string> => [
     code_partition_rate_period_ms bigint check (code_partition_rate_period_ms > 0),
     -- The partition that was served last; '' is that of the jobs without one.
     partition_cursor text not null default '',
+    -- How far jobs without a partition have been looked for among the others.
+    unpartitioned_priority smallint,
+    unpartitioned_queued_at timestamptz,
+    unpartitioned_id bigint,
     updated_at timestamptz not null default statement_timestamp(),
     primary key (name, node),
     constraint queues_rate check (coalesce(rate_limit, -1) = -1 or rate_period_ms is not null),

@@ -6,11 +6,19 @@
  * it see what the claim before this one has done. Only claims of the same queue wait for each other.
  *
  * Partitions are served in turns, from the one after that which was served last. The walk goes from key to key in the
- * index, past partitions that may not start anything, and looks at `walkLimit` at most in one claim.
+ * index, past partitions that may not start anything, and looks at `walkLimit` at most in one claim. Jobs without a
+ * partition have theirs between the last and the first.
  */
 
 /** How many partitions one claim looks at before it leaves the rest to the next. */
 const walkLimit = 1_000
+
+/**
+ * Among how many jobs, beyond the demand, one claim looks for those without a partition: at the head of the queue, and if
+ * none is there, from where the claim before has stopped. An index for them would cost every queue, and this no more than
+ * their order where they are far apart.
+ */
+const searchLimit = 200
 
 /** How long to wait for each partition that was looked at in vain, before it is looked at again. */
 const paceMillis = 0.1
@@ -46,6 +54,7 @@ declare
   partition_max int;
   partition_start_max int; partition_start_millis double precision;
   cursor_key text;
+  from_priority smallint; from_queued_at timestamptz; from_id bigint;
 
   queue_tokens double precision;
   by_rate boolean := false;
@@ -53,11 +62,15 @@ declare
 
   lap int := 1;
   place text;
-  budget int := ${walkLimit};
+  budget int := greatest(${walkLimit}, 2 * demand);
   walked int; eligible int; last_key text; keys text[]; free int[]; wait double precision;
   complete boolean := false;
   looked int := 0;
   least_wait double precision;
+
+  searched constant int not null := ${searchLimit} + greatest(demand, 0);
+  alone bigint[] := '{}'; alone_free int := 0;
+  beyond boolean := false; to_priority smallint; to_queued_at timestamptz; to_id bigint;
 
   pool text[] := '{}'; pool_free int[] := '{}';
   share int; yielded int[]; next_pool text[]; next_free int[]; best_nth bigint; best_place bigint;
@@ -80,8 +93,9 @@ begin
          nullif(coalesce(q.partition_limit, q.code_partition_limit), -1),
          nullif(coalesce(q.partition_rate_limit, q.code_partition_rate_limit), -1),
          case when q.partition_rate_limit is null then q.code_partition_rate_period_ms else q.partition_rate_period_ms end,
-         q.partition_cursor
-    into global_max, start_max, start_millis, partition_max, partition_start_max, partition_start_millis, cursor_key
+         q.partition_cursor, q.unpartitioned_priority, q.unpartitioned_queued_at, q.unpartitioned_id
+    into global_max, start_max, start_millis, partition_max, partition_start_max, partition_start_millis, cursor_key,
+         from_priority, from_queued_at, from_id
     from ${schema}.queues q
    where q.name = of_queue and q.node = ''
      for no key update;
@@ -154,6 +168,20 @@ begin
       complete := walked < budget and eligible < room;
       budget := budget - walked;
       place := coalesce(last_key, place);
+
+      if keys[1] = '' then
+        alone_free := free[1];
+        ${search(schema, "true")}
+        if beyond and cardinality(alone) = 0 then
+          if from_id is null or (from_priority, from_queued_at, from_id) < (to_priority, to_queued_at, to_id) then
+            from_priority := to_priority; from_queued_at := to_queued_at; from_id := to_id;
+          end if;
+          ${search(schema, "(s.priority, s.queued_at, s.id) > (from_priority, from_queued_at, from_id)")}
+          if cardinality(alone) = 0 then
+            from_priority := to_priority; from_queued_at := to_queued_at; from_id := to_id;
+          end if;
+        end if;
+      end if;
 
       if eligible > 0 then
         yielded := array_fill(0, array[eligible]);
@@ -236,8 +264,16 @@ begin
       pool_free := next_free;
     end loop;
 
-    update ${schema}.queues q set partition_cursor = cursor_key
-     where q.name = of_queue and q.node = '' and q.partition_cursor <> cursor_key;
+    update ${schema}.queues q
+       set partition_cursor = cursor_key, unpartitioned_priority = from_priority,
+           unpartitioned_queued_at = from_queued_at, unpartitioned_id = from_id
+     where q.name = of_queue and q.node = ''
+       and (q.partition_cursor <> cursor_key or q.unpartitioned_id is distinct from from_id);
+
+    if beyond and alone_free > (select count(*) from unnest(served) s(key) where s.key = '') then
+      complete := false;
+      looked := looked + searched;
+    end if;
   end if;
 
   if start_max is not null and taken > 0 then
@@ -297,9 +333,22 @@ const untilNext = (tokens: string, limit: string, millis: string): string =>
 
 /** The partition with work that follows another. */
 const nextKey = (schema: string, after: string): string => `
-  select coalesce(j.partition_key, '') from ${schema}.jobs j
-   where j.state = 'available' and j.queue = of_queue and coalesce(j.partition_key, '') > ${after}
-   order by coalesce(j.partition_key, '') limit 1`
+  select j.partition_key from ${schema}.jobs j
+   where j.state = 'available' and j.queue = of_queue and j.partition_key > ${after}
+   order by j.partition_key limit 1`
+
+/** Looks for jobs without a partition in the next part of the queue, and tells where that ends if the queue goes on. */
+const search = (schema: string, where: string): string => `
+        select coalesce(array_agg(s.id) filter (where s.partition_key is null and ${included("s")}), '{}'),
+               count(*) = searched, (array_agg(s.priority))[searched], (array_agg(s.queued_at))[searched],
+               (array_agg(s.id))[searched]
+          into alone, beyond, to_priority, to_queued_at, to_id
+          from (
+            select s.id, s.worker, s.args_version, s.partition_key, s.priority, s.queued_at from ${schema}.jobs s
+             where s.state = 'available' and s.queue = of_queue and ${where}
+             order by s.priority, s.queued_at, s.id
+             limit searched
+          ) s;`
 
 /** How many jobs the partition `f.key` may start, and how long it has to wait if it is a rate that keeps it. */
 const allowance = (schema: string): string => `
@@ -315,12 +364,18 @@ const allowance = (schema: string): string => `
    ) t`
 
 /** The first jobs of the partition `p.key`. */
-const first = (schema: string, limit: string): string => `
-  select x.id, x.unique_key, x.priority, x.queued_at from ${schema}.jobs x
-   where x.state = 'available' and x.queue = of_queue and coalesce(x.partition_key, '') = p.key and ${included("x")}
-   order by x.priority, x.queued_at, x.id
-   limit ${limit}
-     for no key update skip locked`
+const first = (schema: string, limit: string): string => {
+  const those = (where: string) => `
+    select x.id, x.unique_key, x.priority, x.queued_at from ${schema}.jobs x
+     where x.state = 'available' and x.queue = of_queue and ${where} and ${included("x")}
+     order by x.priority, x.queued_at, x.id
+     limit ${limit}
+       for no key update skip locked`
+  return `
+  select * from (${those("x.partition_key = p.key")}) with_key
+  union all
+  select * from (${those("p.key = '' and x.partition_key is null and x.id = any(alone)")}) without_key`
+}
 
 const included = (job: string): string =>
   `(any_worker or not (${job}.worker = any(left_out) or ${job}.worker || '@' || ${job}.args_version = any(left_out)))`
