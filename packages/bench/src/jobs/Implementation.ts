@@ -7,7 +7,7 @@ export interface Place {
   readonly redis: string
 }
 
-export interface Implementation<Queue extends SignalQueue = JobQueue> {
+export interface Implementation<Queue = JobQueue> {
   readonly name: string
   /** How it is configured, for the reader of the table. */
   readonly configuration: string
@@ -23,9 +23,13 @@ export interface SignalQueue {
   readonly work: (started: (job: number) => void) => Effect.Effect<unknown, never, Scope.Scope>
 }
 
-export interface JobQueue extends SignalQueue {
-  /** Enqueues jobs as the implementation does it in bulk. */
+/** As much of a queue as tells what enqueueing costs. */
+export interface BulkQueue {
+  /** Enqueues jobs as the implementation does it in bulk, durably when the effect ends. */
   readonly enqueueMany: (jobs: ReadonlyArray<number>) => Effect.Effect<unknown>
+}
+
+export interface JobQueue extends SignalQueue, BulkQueue {
   /** Whether a job that is due waits or runs. */
   readonly busy: Effect.Effect<boolean>
 }

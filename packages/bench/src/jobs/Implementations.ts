@@ -1,5 +1,6 @@
 /** Everybody who can be measured, by name: what is measured in one thread is opened again in another. */
 import { bullMq } from "./BullMq.ts"
+import { coppice } from "./Coppice.ts"
 import { floor } from "./Floor.ts"
 import { graphileWorker } from "./GraphileWorker.ts"
 import type { Implementation, SignalQueue } from "./Implementation.ts"
@@ -8,6 +9,7 @@ import { persistedQueue } from "./PersistedQueue.ts"
 import { pgBoss } from "./PgBoss.ts"
 
 export const implementations: ReadonlyArray<Implementation<SignalQueue>> = [
+  coppice,
   notify,
   floor,
   graphileWorker,

@@ -1,11 +1,11 @@
 /** How jobs are counted and timed, whoever runs them. */
 import { Boolean, Effect, type Scope } from "effect"
 import { percentile } from "../Bench.ts"
-import type { Implementation, JobQueue, Place, SignalQueue } from "./Implementation.ts"
+import type { BulkQueue, Implementation, JobQueue, Place, SignalQueue } from "./Implementation.ts"
 import * as Producer from "./Producer.ts"
 
 /** Jobs per second of enqueueing `count` of them, `atOnce` in one call. */
-export const enqueueRate = (queue: JobQueue, count: number, atOnce: number): Effect.Effect<number> =>
+export const enqueueRate = (queue: BulkQueue, count: number, atOnce: number): Effect.Effect<number> =>
   Effect.gen(function* () {
     const begin = Producer.now()
     for (let from = 0; from < count; from += atOnce)

@@ -6,11 +6,13 @@
  */
 import { Effect, Schema, type Scope } from "effect"
 import { type Case, type Contender, type Figure, settledMemory, size, type Suite } from "../Bench.ts"
+import { bareInsert } from "../jobs/BareInsert.ts"
 import { bullMq } from "../jobs/BullMq.ts"
+import { coppice } from "../jobs/Coppice.ts"
 import { fresh, inOrder, rows, session } from "../jobs/Database.ts"
 import { floor } from "../jobs/Floor.ts"
 import { graphileWorker } from "../jobs/GraphileWorker.ts"
-import type { AgedQueue, Implementation, JobQueue, Place, SignalQueue } from "../jobs/Implementation.ts"
+import type { AgedQueue, BulkQueue, Implementation, JobQueue, Place, SignalQueue } from "../jobs/Implementation.ts"
 import { drain, drainRate, enqueueRate, latencies, medianAndTail, spaced, steady } from "../jobs/Measure.ts"
 import { notify } from "../jobs/Notify.ts"
 import { persistedQueue } from "../jobs/PersistedQueue.ts"
@@ -18,17 +20,23 @@ import { pgBoss } from "../jobs/PgBoss.ts"
 import { hasRedis, servers, shared } from "../jobs/Servers.ts"
 
 /** A measurement of any implementation; the scope ends with the sample. */
-type Sample<Queue extends SignalQueue> = (
+type Sample<Queue> = (
   implementation: Implementation<Queue>,
   place: Place
 ) => Effect.Effect<ReadonlyArray<number>, never, Scope.Scope>
 
-const throughput: Sample<JobQueue> = Effect.fnUntraced(function* (implementation, place) {
+const drained: Sample<JobQueue> = Effect.fnUntraced(function* (implementation, place) {
   const queue = yield* implementation.open(place)
   const jobs = yield* size("drain")
   yield* drain(queue, jobs / 4)
-  const enqueued = yield* enqueueRate(queue, jobs, yield* size("enqueue"))
-  return [yield* drainRate(queue, jobs), enqueued]
+  return [yield* drain(queue, jobs)]
+})
+
+const enqueued: Sample<BulkQueue> = Effect.fnUntraced(function* (implementation, place) {
+  const queue = yield* implementation.open(place)
+  const jobs = yield* size("enqueue")
+  yield* enqueueRate(queue, jobs, jobs)
+  return [yield* enqueueRate(queue, jobs * 3, jobs)]
 })
 
 const startLatency: Sample<SignalQueue> = Effect.fnUntraced(function* (implementation, place) {
@@ -117,7 +125,7 @@ const memory: Sample<JobQueue> = Effect.fnUntraced(function* (implementation, pl
 })
 
 const contender =
-  <Queue extends SignalQueue>(sample: Sample<Queue>) =>
+  <Queue>(sample: Sample<Queue>) =>
   (implementation: Implementation<Queue>): Contender => ({
     name: implementation.name,
     sample: Effect.scoped(
@@ -129,7 +137,7 @@ const contender =
   })
 
 /** The figures of one sample, the first of which names the case. */
-const compare = <Queue extends SignalQueue>(
+const compare = <Queue>(
   sample: Sample<Queue>,
   [first, ...also]: readonly [Figure, ...ReadonlyArray<Figure>],
   [subject, ...baselines]: readonly [Implementation<Queue>, ...ReadonlyArray<Implementation<Queue>>],
@@ -167,9 +175,8 @@ const slower = (name: string): readonly [Figure, ...ReadonlyArray<Figure>] => [
   cost(`${name}: start at steady rate, p99, than before`, "times slower", 2)
 ]
 
-const redisPeer = hasRedis ? [bullMq] : []
 const postgresPeers = [graphileWorker, pgBoss, persistedQueue]
-const all = [floor, ...postgresPeers, ...redisPeer]
+const peers = hasRedis ? [...postgresPeers, bullMq] : postgresPeers
 
 export const jobs: Suite = {
   name: "jobs",
@@ -190,19 +197,25 @@ export const jobs: Suite = {
   notes: [
     "One PostgreSQL with fsync, full_page_writes and synchronous_commit on; a fresh database per sample, workers in one process.",
     ...(hasRedis ? [] : ["BullMQ is left out: there is no redis-server on the PATH."]),
-    [notify, ...all].map(({ configuration, name }) => `- ${name}: ${configuration}`).join("\n")
+    [coppice, floor, bareInsert, notify, ...peers]
+      .map(({ configuration, name }) => `- ${name}: ${configuration}`)
+      .join("\n")
   ],
   cases: [
     compare(
-      throughput,
+      drained,
       [
         rate("drain", "jobs/s", {
           [floor.name]: 0.6,
           ...Object.fromEntries(postgresPeers.map(({ name }) => [name, 1]))
-        }),
-        rate("enqueue, in bulk", "jobs/s", { [floor.name]: 1 / 1.5 })
+        })
       ],
-      [floor, ...postgresPeers, ...redisPeer]
+      [coppice, floor, ...peers]
+    ),
+    compare<BulkQueue>(
+      enqueued,
+      [rate("enqueue in bulk", "jobs/s", { [bareInsert.name]: 1 / 1.5 })],
+      [coppice, bareInsert, ...peers]
     ),
     compare<SignalQueue>(
       startLatency,
@@ -212,11 +225,11 @@ export const jobs: Suite = {
         cost("start at steady rate, median", "ms"),
         cost("start at steady rate, p99", "ms", 25)
       ],
-      [floor, notify, ...postgresPeers, ...redisPeer]
+      [coppice, floor, notify, ...peers]
     ),
-    compare(aged, slower("aged"), [floor, graphileWorker, pgBoss], 1),
-    compare(held, slower("held snapshot"), [floor, graphileWorker], 1),
-    compare(idleCost, [cost("idle", "statements/s", 2)], [graphileWorker, pgBoss, persistedQueue], 1),
+    compare(aged, slower("aged"), [coppice, floor, graphileWorker, pgBoss], 1),
+    compare(held, slower("held snapshot"), [coppice, floor], 1),
+    compare(idleCost, [cost("idle", "statements/s", 2)], [coppice, ...postgresPeers], 1),
     compare(
       memory,
       [
@@ -224,7 +237,7 @@ export const jobs: Suite = {
         cost("memory: heap grown half-way", "MB", 5),
         cost("memory: heap before", "MB")
       ],
-      [graphileWorker, pgBoss],
+      [coppice, graphileWorker, pgBoss],
       1
     )
   ]
