@@ -124,8 +124,9 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
     let next = loaded.at + reload
     let failed = false
     for (const entry of watched) {
-      if (entry.next <= now) failed = (yield* isolate(entry.row, fire(entry, now))) || failed
-      next = Math.min(next, entry.next)
+      const broken = entry.next <= now && (yield* isolate(entry.row, fire(entry, now)))
+      if (broken) failed = true
+      else next = Math.min(next, entry.next)
     }
     if (starting) {
       let waiting = false
