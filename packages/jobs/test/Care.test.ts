@@ -212,23 +212,23 @@ layer(tables)("care", (it) => {
       }).pipe(Effect.provide(fresh))
     )
 
-    it.effect(
-      "needs no key that is over, or that is not for available jobs, and takes one that is over from another",
-      () =>
-        Effect.gen(function* () {
-          const jobs = yield* care
-          const ids = yield* insert({ state: "completed", count: 4 })
-          const [mine, over, other, steals] = ids
-          const holder = yield* insertOne()
-          yield* key(mine, { key: "mine", states: 127 })
-          yield* key(over, { key: "over", states: 127, until: new Date(60_000), held: false })
-          yield* key(other, { key: "other", states: 1, held: false })
-          yield* key(steals, { key: "steals", states: 15, until: new Date(7_200_000), held: false })
-          yield* key(holder, { key: "steals", states: 127, until: new Date(3_600_000) })
-          yield* TestClock.adjust("1 hour")
-          assert.deepStrictEqual(yield* jobs.retry({ state: "completed" }), { retried: 4, conflicts: 0 })
-          assert.deepStrictEqual(yield* keys, { mine, steals })
-        }).pipe(Effect.provide(fresh))
+    it.effect("needs no key that is over or for other states, and takes one that is over from another", () =>
+      Effect.gen(function* () {
+        const jobs = yield* care
+        const mine = yield* insertOne({ state: "completed" })
+        const over = yield* insertOne({ state: "completed" })
+        const other = yield* insertOne({ state: "completed" })
+        const steals = yield* insertOne({ state: "completed" })
+        const holder = yield* insertOne()
+        yield* key(mine, { key: "mine", states: 127 })
+        yield* key(over, { key: "over", states: 127, until: new Date(60_000), held: false })
+        yield* key(other, { key: "other", states: 1, held: false })
+        yield* key(steals, { key: "steals", states: 15, until: new Date(7_200_000), held: false })
+        yield* key(holder, { key: "steals", states: 127, until: new Date(3_600_000) })
+        yield* TestClock.adjust("1 hour")
+        assert.deepStrictEqual(yield* jobs.retry({ state: "completed" }), { retried: 4, conflicts: 0 })
+        assert.deepStrictEqual(yield* keys, { mine, steals })
+      }).pipe(Effect.provide(fresh))
     )
   })
 

@@ -1,0 +1,347 @@
+import { assert, describe, layer } from "@effect/vitest"
+import { Postgres } from "@coppice/postgres"
+import { Deferred, Effect, Fiber, Layer } from "effect"
+import { SqlClient } from "effect/sql"
+import { Migrations } from "@coppice/jobs"
+import * as Care from "../src/internal/care.ts"
+import * as Claim from "../src/internal/claim.ts"
+import * as Settle from "../src/internal/settle.ts"
+import * as Stage from "../src/internal/stage.ts"
+import { all, insert, insertOne, key, keys, node, Recorder, recorder } from "./fixtures/tables.ts"
+
+const tables = recorder.pipe(
+  Layer.provideMerge(
+    Postgres.layerTestDatabase({ template: { name: "jobs", migrate: Migrations.run }, pool: { maxConnections: 10 } })
+  )
+)
+const setUp = Effect.gen(function* () {
+  const recorded = yield* Recorder
+  const { client } = recorded
+  const { database } = client
+  yield* database.run("delete from jobs.jobs")
+  yield* database.run("delete from jobs.jobs_history")
+  yield* database.run("delete from jobs.unique_keys")
+  recorded.events.length = 0
+  recorded.signals.length = 0
+  const claim = Claim.make(database)
+  return {
+    ...recorded,
+    sql: yield* SqlClient.SqlClient,
+    care: Care.make(client),
+    claim: (demand = 100) => claim("default", demand, node, new Claim.Marks(), []),
+    stage: Stage.make(database)([]),
+    settle: Settle.make(database)
+  }
+})
+
+/** Until somebody waits for a lock, so that what comes next comes while it waits. */
+const blocked = (sql: SqlClient.SqlClient, n = 1) =>
+  Effect.gen(function* () {
+    for (;;) {
+      const waiting =
+        yield* sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+      if (waiting.length >= n) return
+      yield* Effect.yieldNow
+    }
+  })
+
+/**
+ * Runs `first` in a transaction that stays open until `second` waits for it. Answers what both answered.
+ */
+const inOrder = <A, E, B, F>(sql: SqlClient.SqlClient, first: Effect.Effect<A, E>, second: Effect.Effect<B, F>) =>
+  Effect.gen(function* () {
+    const done = yield* Deferred.make<void>()
+    const go = yield* Deferred.make<void>()
+    const one = yield* Effect.forkChild(
+      sql.withTransaction(
+        Effect.tap(first, () => Effect.andThen(Deferred.succeed(done, undefined), Deferred.await(go)))
+      )
+    )
+    yield* Deferred.await(done)
+    const two = yield* Effect.forkChild(second)
+    yield* blocked(sql)
+    yield* Deferred.succeed(go, undefined)
+    return [yield* Fiber.join(one), yield* Fiber.join(two)] as const
+  })
+
+/** The only job there is, wherever it is. */
+const only = Effect.flatMap(all, (rows) => {
+  assert.lengthOf(rows, 1)
+  return Effect.succeed(rows[0]?.state)
+})
+
+layer(tables)("care on several connections", (it) => {
+  describe("many", () => {
+    it.effect("cancels, retries and deletes 25,000 jobs in batches, each told once", () =>
+      Effect.gen(function* () {
+        const { care, events } = yield* setUp
+        yield* insert({ count: 25_000 })
+        assert.deepStrictEqual(yield* care.cancel({ queue: "default" }), { cancelled: 25_000, requested: 0 })
+        assert.deepStrictEqual(yield* care.retry({ state: "cancelled" }), { retried: 25_000, conflicts: 0 })
+        assert.strictEqual(yield* care.delete({ worker: "Test" }), 25_000)
+        assert.deepStrictEqual(yield* all, [])
+        for (const tag of ["Cancelled", "Retried", "Deleted"]) {
+          const ids = events.flatMap((event) => (event._tag === tag && "id" in event ? [event.id] : []))
+          assert.strictEqual(new Set(ids).size, 25_000)
+          assert.lengthOf(ids, 25_000)
+        }
+      })
+    )
+
+    it.effect("changes all or nothing in a transaction, which nobody sees before it commits", () =>
+      Effect.gen(function* () {
+        const { care, events, signals, sql } = yield* setUp
+        yield* insert({ count: 2_500 })
+        const inside = Effect.gen(function* () {
+          assert.strictEqual((yield* care.cancel({})).cancelled, 2_500)
+          assert.deepStrictEqual(events, [])
+        })
+        yield* Effect.flip(sql.withTransaction(Effect.andThen(inside, Effect.fail("no"))))
+        assert.lengthOf(yield* care.list({ state: "available" }, { limit: 5_000 }), 2_500)
+        assert.deepStrictEqual([...events, ...signals], [])
+        yield* sql.withTransaction(inside)
+        assert.lengthOf(events, 2_500)
+      })
+    )
+  })
+
+  describe("a cancel", () => {
+    it.effect("that comes after a claim asks the job to end", () =>
+      Effect.gen(function* () {
+        const { care, claim, sql } = yield* setUp
+        yield* insertOne()
+        const [, answer] = yield* inOrder(sql, claim(), care.cancel({}))
+        assert.deepStrictEqual(answer, { cancelled: 0, requested: 1 })
+        assert.strictEqual(yield* only, "executing")
+      })
+    )
+
+    it.effect("that comes before a claim leaves nothing to claim", () =>
+      Effect.gen(function* () {
+        const { care, claim, sql } = yield* setUp
+        yield* insertOne()
+        const taken = yield* sql.withTransaction(
+          Effect.andThen(
+            care.cancel({}),
+            Effect.flatMap(Effect.void, () => claim())
+          )
+        )
+        assert.deepStrictEqual(taken, [])
+        assert.strictEqual(yield* only, "cancelled")
+      })
+    )
+
+    it.effect("never makes a completed job cancelled, nor a cancelled one anything else", () =>
+      Effect.gen(function* () {
+        const { care, settle, sql } = yield* setUp
+        const one = yield* insertOne({ state: "executing" })
+        const [, late] = yield* inOrder(sql, settle.complete([one], [1]), care.cancel({}))
+        assert.deepStrictEqual(late, { cancelled: 0, requested: 0 })
+        assert.strictEqual(yield* only, "completed")
+        yield* care.delete({})
+        // The other way round the request comes first, and a success still counts.
+        const two = yield* insertOne({ state: "executing" })
+        const [early] = yield* inOrder(sql, care.cancel({}), settle.complete([two], [1]))
+        assert.deepStrictEqual(early, { cancelled: 0, requested: 1 })
+        assert.strictEqual(yield* only, "completed")
+        yield* care.delete({})
+        // A failure does not bring the job back.
+        const three = yield* insertOne({ state: "executing" })
+        const failed = { id: three, lease: 1, to: "retryable", delayMillis: 1_000 } as const
+        yield* inOrder(sql, care.cancel({}), settle.settle([failed]))
+        assert.strictEqual(yield* only, "cancelled")
+      })
+    )
+
+    it.effect("ends what a failure has set back meanwhile", () =>
+      Effect.gen(function* () {
+        const { care, settle, sql } = yield* setUp
+        const one = yield* insertOne({ state: "executing" })
+        const failed = { id: one, lease: 1, to: "retryable", delayMillis: 1_000 } as const
+        const [, answer] = yield* inOrder(sql, settle.settle([failed]), care.cancel({}))
+        assert.deepStrictEqual(answer, { cancelled: 1, requested: 0 })
+        assert.strictEqual(yield* only, "cancelled")
+      })
+    )
+
+    it.effect("ends what was staged meanwhile, and what it ended is not staged", () =>
+      Effect.gen(function* () {
+        const { care, stage, sql } = yield* setUp
+        yield* insertOne({ state: "scheduled" })
+        const [, answer] = yield* inOrder(sql, stage, care.cancel({}))
+        assert.deepStrictEqual(answer, { cancelled: 1, requested: 0 })
+        assert.strictEqual(yield* only, "cancelled")
+      })
+    )
+
+    it.effect("counts once what two cancel at once", () =>
+      Effect.gen(function* () {
+        const { care, events, sql } = yield* setUp
+        yield* insert({ count: 1_500 })
+        const [first, second] = yield* inOrder(sql, care.cancel({}), care.cancel({}))
+        assert.deepStrictEqual([first.cancelled, second.cancelled], [1_500, 0])
+        assert.lengthOf(events, 1_500)
+      })
+    )
+  })
+
+  describe("a retry", () => {
+    it.effect("of a finished job happens once, however many ask", () =>
+      Effect.gen(function* () {
+        const { care, events, sql } = yield* setUp
+        yield* insert({ state: "discarded", count: 20 })
+        const [first, second] = yield* inOrder(sql, care.retry({}), care.retry({}))
+        assert.deepStrictEqual(
+          [first, second],
+          [
+            { retried: 20, conflicts: 0 },
+            { retried: 0, conflicts: 0 }
+          ]
+        )
+        assert.lengthOf(yield* all, 20)
+        assert.lengthOf(events, 20)
+      })
+    )
+
+    it.effect("waits for another that may get the key, and gets it if that rolls back", () =>
+      Effect.gen(function* () {
+        const { care, sql } = yield* setUp
+        for (const commit of [true, false]) {
+          yield* care.delete({})
+          const old = yield* insertOne({ state: "completed" })
+          const other = yield* insertOne({ state: "discarded" })
+          yield* key(old, { key: "k", states: 15, held: false })
+          yield* key(other, { key: "k", states: 15, held: false })
+          const done = yield* Deferred.make<void>()
+          const first = yield* Effect.forkChild(
+            Effect.exit(
+              sql.withTransaction(
+                care
+                  .retry({ id: other })
+                  .pipe(
+                    Effect.andThen(Deferred.succeed(done, undefined)),
+                    Effect.andThen(blocked(sql)),
+                    Effect.andThen(commit ? Effect.void : Effect.fail("no"))
+                  )
+              )
+            )
+          )
+          yield* Deferred.await(done)
+          const answer = yield* care.retry({ id: old })
+          yield* Fiber.join(first)
+          assert.deepStrictEqual(answer, commit ? { retried: 0, conflicts: 1 } : { retried: 1, conflicts: 0 })
+          assert.deepStrictEqual(yield* keys, { k: commit ? other : old })
+        }
+      })
+    )
+  })
+
+  describe("a delete", () => {
+    it.effect("leaves what was claimed meanwhile, and what it deleted is not claimed", () =>
+      Effect.gen(function* () {
+        const { care, claim, sql } = yield* setUp
+        yield* insertOne()
+        const [, late] = yield* inOrder(sql, claim(), care.delete({}))
+        assert.strictEqual(late, 0)
+        assert.strictEqual(yield* only, "executing")
+      })
+    )
+
+    it.effect("finds what finishes while it is at it", () =>
+      Effect.gen(function* () {
+        const { care, settle, sql } = yield* setUp
+        const one = yield* insertOne({ state: "executing" })
+        yield* insertOne()
+        const locked = yield* Deferred.make<void>()
+        const go = yield* Deferred.make<void>()
+        const holder = yield* Effect.forkChild(
+          sql`select from jobs.jobs where state = 'available' for update`.pipe(
+            Effect.andThen(Deferred.succeed(locked, undefined)),
+            Effect.andThen(Deferred.await(go)),
+            sql.withTransaction
+          )
+        )
+        yield* Deferred.await(locked)
+        const deletion = yield* Effect.forkChild(care.delete({}))
+        yield* blocked(sql)
+        yield* settle.complete([one], [1])
+        yield* Deferred.succeed(go, undefined)
+        yield* Fiber.join(holder)
+        assert.strictEqual(yield* Fiber.join(deletion), 2)
+        assert.deepStrictEqual(yield* all, [])
+      })
+    )
+  })
+
+  it.effect("stays right in any order: no job is lost or doubled, what completed stays, and no key has two jobs", () =>
+    Effect.gen(function* () {
+      const { care, claim, client, settle, stage } = yield* setUp
+      const database = client.database
+      const completed = new Set<number>()
+      let changed = 0
+      const work = Effect.gen(function* () {
+        const rows = yield* claim(20)
+        const half = Math.floor(rows.length / 2)
+        const ids = rows.map((row) => row.id)
+        const leases = rows.map((row) => row.lease)
+        for (const id of yield* settle.complete(ids.slice(0, half), leases.slice(0, half))) completed.add(id)
+        yield* settle.settle(
+          rows.slice(half).map((row) => ({ id: row.id, lease: row.lease, to: "retryable", delayMillis: 0 }))
+        )
+      })
+      const cancelled = Effect.map(care.cancel({}), (answer) => (changed += answer.cancelled))
+      const retried = Effect.map(
+        care.retry({ state: ["cancelled", "discarded"] }),
+        (answer) => (changed += answer.retried)
+      )
+      const deleted = Effect.map(care.delete({ tag: "old", state: "cancelled" }), (n) => (changed += n))
+      const enqueue = (key: string) =>
+        database.run(
+          `with k as (
+             insert into jobs.unique_keys (key, job_id, states)
+             select convert_to($1, 'UTF8'), nextval(pg_get_serial_sequence('jobs.jobs', 'id')), 15
+             on conflict (key) do nothing returning key, job_id)
+           insert into jobs.jobs (id, queue, worker, unique_key, unique_states)
+           select job_id, 'default', 'Test', key, 15 from k`,
+          [key]
+        )
+      for (let round = 0; round < 60; round++) {
+        yield* insert({ count: 10, tags: round % 3 === 0 ? ["old"] : [] })
+        yield* insert({ state: "scheduled", count: 5 })
+        yield* Effect.all(
+          [
+            work,
+            cancelled,
+            retried,
+            stage,
+            deleted,
+            work,
+            cancelled,
+            retried,
+            enqueue("a"),
+            enqueue("b"),
+            enqueue("a")
+          ],
+          { concurrency: "unbounded" }
+        )
+        const rows = yield* all
+        assert.strictEqual(new Set(rows.map((row) => row.id)).size, rows.length)
+        const states = new Map(rows.map((row) => [row.id, row.state]))
+        for (const id of completed) assert.strictEqual(states.get(id), "completed")
+        const keyed = yield* database.run<{ readonly id: number; readonly key: string; readonly held: boolean }>(
+          `select j.id::float8 as id, convert_from(j.unique_key, 'UTF8') as key, u.job_id is not null as held
+             from jobs.jobs j left join jobs.unique_keys u on u.key = j.unique_key and u.job_id = j.id
+            where j.unique_key is not null`
+        )
+        assert.strictEqual(new Set(keyed.map((job) => job.key)).size, keyed.length)
+        assert.isTrue(keyed.every((job) => job.held))
+        assert.sameMembers(
+          Object.values(yield* keys),
+          keyed.map((job) => job.id)
+        )
+      }
+      assert.isAbove(changed, 500)
+      assert.isAbove(completed.size, 50)
+    })
+  )
+})
