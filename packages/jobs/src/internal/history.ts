@@ -115,33 +115,19 @@ const findCutoffs = Effect.fnUntraced(function* (database: Database, limits: Lim
 
 /** Detaches the partitions of days that are over in which nothing is left to keep. */
 const detachPast = Effect.fnUntraced(function* (database: Database, cutoffs: Cutoffs) {
-  const names = yield* Partitions.past(database)
-  if (names.length === 0) return
-  const empty = (candidates: ReadonlyArray<string>) =>
-    database.run<{ readonly name: string }>(
-      candidates
-        .map((name) => `select '${name}' as name where not exists (${kept(`${database.schema}.${name}`, cutoffs)})`)
-        .join(" union all ")
-    )
-  for (const { name } of yield* empty(names)) {
-    const outcome = yield* Partitions.detach(
-      database,
-      name,
-      Effect.map(empty([name]), (rows) => rows.length > 0)
-    )
-    if (outcome === "busy" || outcome === "postponed") return
-  }
-})
-
-/** The jobs of a partition that are to be kept. */
-const kept = (partition: string, cutoffs: Cutoffs) =>
-  finishedStates
-    .map((state) => {
+  const nothingToKeep = (partition: string) => {
+    const kept = finishedStates.map((state) => {
       const cutoff = cutoffs[state]
       const younger = cutoff === undefined ? "" : ` and (finished_at, id) > ('${cutoff.at}', ${cutoff.id})`
       return `select from ${partition} where state = '${state}'${younger}`
     })
-    .join(" union all ")
+    return `not exists (${kept.join(" union all ")})`
+  }
+  for (const name of yield* Partitions.past(database, nothingToKeep)) {
+    const outcome = yield* Partitions.detach(database, name, nothingToKeep)
+    if (outcome === "busy" || outcome === "postponed") return
+  }
+})
 
 /** Deletes the oldest jobs of a state, with their unique keys. */
 const deletion = ({ schema }: Database, state: FinishedState) => `

@@ -54,40 +54,53 @@ export const ensure = Effect.fnUntraced(function* (database: Database): Effect.f
   return { made, postponed }
 })
 
-/** Attached partitions of days that are over, oldest first. */
-export const past = (database: Database): Effect.Effect<ReadonlyArray<string>, SqlError> =>
-  Effect.map(
-    database.timed<{ readonly name: string }>(
+/** A condition on a partition, as a part of a statement. */
+export type Condition = (partition: string) => string
+
+/** The partitions of days that are over, oldest first, for which a condition holds now; none if another node is at it. */
+export const past = (database: Database, holds: Condition): Effect.Effect<ReadonlyArray<string>, SqlError> => {
+  const { schema } = database
+  return Effect.gen(function* () {
+    const attached = yield* database.timed<{ readonly name: string }>(
       `select relname as name
          from pg_inherits join pg_class on pg_class.oid = inhrelid
-        where inhparent = '${database.schema}.jobs_history'::regclass and relname ~ '^jobs_history_[0-9]{8}$'
+        where inhparent = '${schema}.jobs_history'::regclass and relname ~ '^jobs_history_[0-9]{8}$'
           and substr(relname, 14) < to_char(${now} at time zone 'UTC', 'YYYYMMDD')
         order by relname`
-    ),
-    (rows) => rows.map((row) => row.name)
+    )
+    if (attached.length === 0) return []
+    const each = attached.map(({ name }) => `select '${name}' as name where ${holds(`${schema}.${name}`)}`)
+    const held = yield* database.run<{ readonly name: string }>(each.join(" union all "))
+    return held.map(({ name }) => name)
+  }).pipe(
+    (step) => alone(database, step),
+    Effect.map((names) => (typeof names === "string" ? [] : names))
   )
+}
 
-/** Detaches a partition if a condition holds when nobody can write to it any more. */
+/** Detaches a partition if a condition still holds when nobody can write to it any more. */
 export const detach = (
   database: Database,
   name: string,
-  holds: Effect.Effect<boolean, SqlError>
+  holds: Condition
 ): Effect.Effect<"detached" | Undone, SqlError> => {
   const { schema } = database
+  const partition = `${schema}.${name}`
   return alone(
     database,
     Effect.gen(function* () {
       const attached = yield* database.run(
-        `select from pg_inherits where inhparent = '${schema}.jobs_history'::regclass and inhrelid = to_regclass('${schema}.${name}')`
+        `select from pg_inherits where inhparent = '${schema}.jobs_history'::regclass and inhrelid = to_regclass('${partition}')`
       )
       if (attached.length === 0) return "unneeded" as const
-      // The lock comes first, so that nothing has to be undone.
+      // The locks come first, so that nothing has to be undone.
       yield* database.run(`lock table only ${schema}.jobs_history in access exclusive mode`)
-      yield* database.run(`lock table only ${schema}.${name} in access exclusive mode`)
-      if (!(yield* holds)) return "postponed" as const
-      yield* database.run(`alter table ${schema}.jobs_history detach partition ${schema}.${name}`)
+      yield* database.run(`lock table only ${partition} in access exclusive mode`)
+      const held = yield* database.run(`select where ${holds(partition)}`)
+      if (held.length === 0) return "unneeded" as const
+      yield* database.run(`alter table ${schema}.jobs_history detach partition ${partition}`)
       // Under its own name it could be one that somebody has detached to keep it.
-      yield* database.run(`alter table ${schema}.${name} rename to ${name.replace(daily, pruned)}`)
+      yield* database.run(`alter table ${partition} rename to ${name.replace(daily, pruned)}`)
       return "detached" as const
     })
   )
