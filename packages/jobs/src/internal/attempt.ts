@@ -36,9 +36,9 @@ const toJob = (row: ClaimedRow, queue: string, args: unknown): Job => ({
   attempt: row.attempt,
   maxAttempts: row.max_attempts,
   priority: row.priority,
-  tags: row.tags,
+  tags: row.tags ?? [],
   // What `jsonb` gives is JSON.
-  meta: row.meta as Job["meta"],
+  meta: (row.meta ?? {}) as Job["meta"],
   lease: row.lease,
   insertedAt: DateTime.fromDateUnsafe(row.inserted_at),
   scheduledAt: DateTime.fromDateUnsafe(row.scheduled_at),
@@ -157,10 +157,13 @@ const succeeded = (worker: Worker, value: unknown, node: string): Ending => {
   return problem !== undefined || Exit.isFailure(encoded)
     ? {
         ...completed,
-        line: { to: "completed", error: entry("result not recorded", `The result could not be recorded: it ${problem}`, node) }
+        line: {
+          to: "completed",
+          error: entry("result not recorded", `The result could not be recorded: it ${problem}`, node)
+        }
       }
-    // What `toCodecJson` encodes to is JSON.
-    : { ...completed, line: { to: "completed", result: encoded.value as Schema.Json } }
+    : // What `toCodecJson` encodes to is JSON.
+      { ...completed, line: { to: "completed", result: encoded.value as Schema.Json } }
 }
 
 const failed = (to: "retryable" | "cancelled" | "discarded", kind: string, message: string, node: string): Ending => ({

@@ -19,8 +19,9 @@ export interface ClaimedRow {
   readonly attempt: number
   readonly max_attempts: number
   readonly priority: number
-  readonly tags: ReadonlyArray<string>
-  readonly meta: Readonly<Record<string, unknown>>
+  /** Null for none, as most often; so is `meta`. */
+  readonly tags: ReadonlyArray<string> | null
+  readonly meta: Readonly<Record<string, unknown>> | null
   readonly inserted_at: Date
   readonly scheduled_at: Date
   readonly attempted_at: Date
@@ -33,7 +34,7 @@ export interface ClaimedRow {
 /** What a claim returns of each job `j`. Ids and leases as double precision: exact up to 2^53, and numbers in JavaScript. */
 export const returned = `
   j.id::float8 as id, j.lease::float8 as lease, j.worker, j.args, j.args_version, j.attempt, j.max_attempts, j.priority,
-  j.tags, j.meta, j.inserted_at, j.scheduled_at, j.attempted_at, j.queued_at, j.trace, j.cron_name, j.cron_at`
+  nullif(j.tags, '{}') as tags, nullif(j.meta, '{}') as meta, j.inserted_at, j.scheduled_at, j.attempted_at, j.queued_at, j.trace, j.cron_name, j.cron_at`
 
 /** What a claim sets; `node` and `time` are expressions. */
 export const claimed = (node: string, time: string): string => `

@@ -60,7 +60,10 @@ export const run = (options: Options): Effect.Effect<never> =>
         continue
       }
       if (ended._tag === "Failure") {
-        yield* Effect.logInfo(`The listener for new jobs lost its connection, and begins anew in ${pauseMillis} ms`, ended.failure)
+        yield* Effect.logInfo(
+          `The listener for new jobs lost its connection, and begins anew in ${pauseMillis} ms`,
+          ended.failure
+        )
       }
       const jitter = yield* Random.next
       yield* Effect.sleep(pauseMillis * (0.5 + jitter))
@@ -71,7 +74,10 @@ export const run = (options: Options): Effect.Effect<never> =>
 const listen = Effect.fnUntraced(function* (options: Options, heard: () => void) {
   const { channel, client, onMessage, onMode, signals } = options
   const connection = yield* live(
-    Effect.provide(PgClient.makeClient({ ...client.config, applicationName: "coppice jobs listener" }), Reactivity.layer)
+    Effect.provide(
+      PgClient.makeClient({ ...client.config, applicationName: "coppice jobs listener" }),
+      Reactivity.layer
+    )
   )
   const notifications = yield* connection.listen(channel)
   const echoes = yield* Queue.sliding<string>(8)

@@ -168,7 +168,11 @@ export const make = (database: Database, { expiry }: Lease, maxRescues: number) 
     forget: Effect.asVoid(database.timed(forget)),
     /** Says that this node is gone: what it still has is anybody's at once. */
     stop: (id: string): Effect.Effect<void, SqlError> =>
-      Effect.asVoid(database.timed(`update ${schema}.nodes set stopped_at = ${now} where id = $2::uuid and stopped_at is null`, [id]))
+      Effect.asVoid(
+        database.timed(`update ${schema}.nodes set stopped_at = ${now} where id = $2::uuid and stopped_at is null`, [
+          id
+        ])
+      )
   }
 }
 

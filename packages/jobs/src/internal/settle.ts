@@ -49,16 +49,21 @@ export const make = (database: Database) => {
      order by j.id
        for no key update of j`
 
+  // The common case without a lock of its own: ids come in order, so rows are locked in order all the same. That they are,
+  // matters against deadlocks alone: what decides is the lease, checked again after any wait.
   const completion = `
-    with l as materialized (${locked("unnest($2::bigint[], $3::bigint[]) s(id, lease)", "'completed'::text as state")}
-    ), d as (
-      delete from ${schema}.jobs j using l where j.id = l.id returning j.*
-    ), keys as (${releaseKeys(schema, "l")}
+    with d as (
+      delete from ${schema}.jobs j using unnest($2::bigint[], $3::bigint[]) s(id, lease)
+       where j.id = s.id and j.lease = s.lease and j.leased_by is not null
+      returning j.*
+    ), keys as (${releaseKeys(schema, "d", "'completed'")}
     ), h as (
       insert into ${schema}.jobs_history (id, state, finished_at, ${names})
       select d.id, 'completed', ${now}, ${list("d")} from d
     )
-    select array_agg(l.id::float8) as ids from l`
+    select case when count(*) = cardinality($2::bigint[]) then null else array_agg(d.id::float8) end as ids,
+           count(*)::int as n
+      from d`
 
   // An error entry is bounded in length where it is made, and in number here.
   const errors = (alias: string) => `
@@ -101,14 +106,17 @@ export const make = (database: Database) => {
     select l.id::float8 as id, l.state from l`
 
   return {
-    /** Ends jobs as completed. Answers the ids of those that still were ours. */
+    /** Ends jobs as completed; ids in ascending order. Answers the ids of those that still were ours. */
     complete: (
       ids: ReadonlyArray<number>,
       leases: ReadonlyArray<number>
     ): Effect.Effect<ReadonlyArray<number>, SqlError> =>
       Effect.map(
-        database.timed<{ readonly ids: ReadonlyArray<number> | null }>(completion, [numbers(ids), numbers(leases)]),
-        ([row]) => row?.ids ?? []
+        database.timed<{ readonly ids: ReadonlyArray<number> | null; readonly n: number }>(completion, [
+          numbers(ids),
+          numbers(leases)
+        ]),
+        ([row]) => (row?.n === ids.length ? ids : (row?.ids ?? []))
       ),
     /** Writes lines of any kind. */
     settle: (lines: ReadonlyArray<Line>): Effect.Effect<ReadonlyArray<Settled>, SqlError> =>
@@ -125,4 +133,3 @@ const encode = (line: Line) => ({
   result: line.result,
   restore: line.restoreAttempt ?? false
 })
-

@@ -29,7 +29,7 @@ export const run = (engine: Engine, statements: ReturnType<typeof Settle.make>):
 
 const flush = Effect.fnUntraced(function* (engine: Engine, statements: ReturnType<typeof Settle.make>) {
   const ended = engine.unwritten.slice(0, batch)
-  const plain = ended.filter(({ verdict }) => verdict === undefined)
+  const plain = ended.filter(({ verdict }) => verdict === undefined).sort((a, b) => a.held.row.id - b.held.row.id)
   const others = ended.filter(({ verdict }) => verdict !== undefined)
   // They leave the list only when they are written, so that nothing is lost if this loop crashes here.
   if (plain.length > 0) yield* persist(engine, plain, (some) => completePlain(statements, some))
@@ -86,10 +86,7 @@ const bisect = (
 ): Effect.Effect<void> => {
   if (ended.length > 1) {
     const middle = ended.length >> 1
-    return Effect.andThen(
-      persist(engine, ended.slice(0, middle), write),
-      persist(engine, ended.slice(middle), write)
-    )
+    return Effect.andThen(persist(engine, ended.slice(0, middle), write), persist(engine, ended.slice(middle), write))
   }
   const [only] = ended
   if (only?.verdict === undefined || isPlainText(only)) {
@@ -135,8 +132,7 @@ const isRefused = (error: SqlError): boolean => {
 const conclude = (engine: Engine, ended: ReadonlyArray<Ended>, written: Written): void => {
   const done = new Set(ended)
   // Most often these are the first of the list.
-  engine.unwritten =
-    engine.unwritten.length === done.size ? [] : engine.unwritten.filter((one) => !done.has(one))
+  engine.unwritten = engine.unwritten.length === done.size ? [] : engine.unwritten.filter((one) => !done.has(one))
   const events: Array<JobEvent> = []
   const counts = new Map<string, { readonly queue: string; readonly worker: string; n: number }>()
   for (const one of ended) {
@@ -180,7 +176,11 @@ const eventOf = (engine: Engine, ended: Ended, state: Settle.Destination | undef
     case "completed":
       return { _tag: "Completed", ...end }
     case "cancelled":
-      return { _tag: "Cancelled", ...attempt, reason: verdict?.kind === "cancelled" ? why.message : "Cancelled on request" }
+      return {
+        _tag: "Cancelled",
+        ...attempt,
+        reason: verdict?.kind === "cancelled" ? why.message : "Cancelled on request"
+      }
     case "discarded":
       return { _tag: "Discarded", ...end, ...why }
     default:
