@@ -294,11 +294,9 @@ begin
     )
     select least(least_wait, min(${untilNext("tokens", "partition_start_max", "partition_start_millis")}))
       into least_wait from spent where tokens + ${rounding} < 1;
-    -- A bucket that is full again is as good as none.
+    -- A bucket that is full again is as good as none: those of the partitions that are next, and the first ones.
     delete from ${schema}.rate_buckets b
-     using (select o.partition_key from ${schema}.rate_buckets o
-             where o.queue = of_queue and o.partition_key > ':' || cursor_key
-             order by o.partition_key limit 50 + 2 * taken) o
+     using (${buckets(schema, "':' || cursor_key")} union ${buckets(schema, "''")}) o
      where b.queue = of_queue and b.partition_key = o.partition_key
        and ${refilled("b", "partition_start_max", "partition_start_millis")} >= partition_start_max;
   end if;
@@ -315,17 +313,19 @@ begin
 end
 $claim$`
 
-/** How many tokens a bucket holds by now. */
-const refilled = (bucket: string, limit: string, millis: string): string =>
-  `least(${limit}, ${bucket}.tokens + greatest(0, extract(epoch from instant - ${bucket}.refilled_at)::double precision)`
-  + ` * 1000 * ${limit} / ${millis})`
-
 /**
- * From when on a bucket is refilled. A claim that waited for the lock may come with an earlier time than the one before
- * it, and must not turn the clock back; a server whose clock was turned back must not wait until it is where it was.
+ * How many tokens a bucket holds by now. A claim that waited for the lock may come with an earlier time than the one
+ * before it, for which nothing is added; but what is far ahead is from before a server's clock was turned back.
  */
+const refilled = (bucket: string, limit: string, millis: string): string => `
+  case when ${isAhead(bucket)} then ${limit} else least(${limit}, ${bucket}.tokens
+    + greatest(0, extract(epoch from instant - ${bucket}.refilled_at)::double precision) * 1000 * ${limit} / ${millis}) end`
+
+/** From when on it is refilled. */
 const refilledAt = (bucket: string): string =>
-  `greatest(instant, least(${bucket}.refilled_at, instant + interval '1 minute'))`
+  `case when ${isAhead(bucket)} then instant else greatest(instant, ${bucket}.refilled_at) end`
+
+const isAhead = (bucket: string): string => `${bucket}.refilled_at > instant + interval '1 minute'`
 
 /** Milliseconds until there is a whole token. */
 const untilNext = (tokens: string, limit: string, millis: string): string =>
@@ -376,6 +376,11 @@ const first = (schema: string, limit: string): string => {
   union all
   select * from (${those("p.key = '' and x.partition_key is null and x.id = any(alone)")}) without_key`
 }
+
+/** Buckets of partitions after a key: more than one claim makes. */
+const buckets = (schema: string, after: string): string => `
+      (select o.partition_key from ${schema}.rate_buckets o
+        where o.queue = of_queue and o.partition_key > ${after} order by o.partition_key limit 50 + taken)`
 
 const included = (job: string): string =>
   `(any_worker or not (${job}.worker = any(left_out) or ${job}.worker || '@' || ${job}.args_version = any(left_out)))`
