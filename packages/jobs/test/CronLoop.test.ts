@@ -77,7 +77,10 @@ layer(Postgres.layerTest)("the crontab", (it) => {
   it.effect("makes jobs that are available, know their instant, and are told of", () =>
     Effect.gen(function* () {
       const { database, events, loop, signals } = yield* start("2026-01-01T11:59:00Z")
-      yield* live(loop([digest("0 12 * * *", { job: Digest.job({ to: "ada" }, { partition: "a", meta: { x: 1 } }) })]), "2 minutes")
+      yield* live(
+        loop([digest("0 12 * * *", { job: Digest.job({ to: "ada" }, { partition: "a", meta: { x: 1 } }) })]),
+        "2 minutes"
+      )
       const jobs = yield* database.run(
         `select id::int as id, state, queue, worker, args, args_version, priority, max_attempts, tags, meta, attempt,
                 partition_key, cron_name, cron_at, scheduled_at, inserted_at, queued_at from ${database.schema}.jobs`
@@ -228,7 +231,8 @@ layer(Postgres.layerTest)("the crontab", (it) => {
     Effect.gen(function* () {
       const node = yield* start("2026-01-01T12:00:00Z")
       const other = yield* open(node.sql, node.database.name, "clock")
-      for (const name of ["changed", "paused", "deleted", "kept"]) yield* node.cron.create(digest("30 * * * * *", { name }))
+      for (const name of ["changed", "paused", "deleted", "kept"])
+        yield* node.cron.create(digest("30 * * * * *", { name }))
       const fiber = yield* Effect.forkChild(yield* node.loop([digest("30 * * * * *", { name: "static" })]))
       yield* Pglite.advance("10 seconds")
       yield* other.cron.change("changed", { expression: "40 * * * * *" })

@@ -116,12 +116,18 @@ describe("an expression", () => {
     const from = "2026-11-01T00:00:00Z"
     const to = "2026-11-16T23:00:00Z"
     assert.deepStrictEqual(both("0 0 13 * 5", "UTC", from, to), ["2026-11-06T00:00", "2026-11-13T00:00"])
-    assert.deepStrictEqual(both("0 0 15 * 5", "UTC", from, to), ["2026-11-06T00:00", "2026-11-13T00:00", "2026-11-15T00:00"])
+    assert.deepStrictEqual(both("0 0 15 * 5", "UTC", from, to), [
+      "2026-11-06T00:00",
+      "2026-11-13T00:00",
+      "2026-11-15T00:00"
+    ])
     assert.deepStrictEqual(both("0 0 */2 * 5", "UTC", from, to), ["2026-11-13T00:00"])
   })
 
   it("finds a date that is decades away", () => {
-    assert.deepStrictEqual(both("0 0 29 2 */7", "Europe/Berlin", "2033-01-01T00:00:00Z", "2061-01-01T00:00:00Z"), ["2060-02-28T23:00"])
+    assert.deepStrictEqual(both("0 0 29 2 */7", "Europe/Berlin", "2033-01-01T00:00:00Z", "2061-01-01T00:00:00Z"), [
+      "2060-02-28T23:00"
+    ])
   })
 })
 
@@ -146,17 +152,14 @@ describe("daylight saving", () => {
       "2026-11-01T08:00"
     ])
     // Lord Howe, half an hour: 02:00 becomes 02:30, and 02:00 becomes 01:30.
-    assert.deepStrictEqual(both("*/20 * * * *", "Australia/Lord_Howe", "2026-10-03T15:00:00Z", "2026-10-03T16:00:00Z"), [
-      "2026-10-03T15:10",
-      "2026-10-03T15:40",
-      "2026-10-03T16:00"
-    ])
-    assert.deepStrictEqual(both("*/20 * * * *", "Australia/Lord_Howe", "2026-04-04T14:00:00Z", "2026-04-04T15:30:00Z"), [
-      "2026-04-04T14:20",
-      "2026-04-04T14:40",
-      "2026-04-04T15:10",
-      "2026-04-04T15:30"
-    ])
+    assert.deepStrictEqual(
+      both("*/20 * * * *", "Australia/Lord_Howe", "2026-10-03T15:00:00Z", "2026-10-03T16:00:00Z"),
+      ["2026-10-03T15:10", "2026-10-03T15:40", "2026-10-03T16:00"]
+    )
+    assert.deepStrictEqual(
+      both("*/20 * * * *", "Australia/Lord_Howe", "2026-04-04T14:00:00Z", "2026-04-04T15:30:00Z"),
+      ["2026-04-04T14:20", "2026-04-04T14:40", "2026-04-04T15:10", "2026-04-04T15:30"]
+    )
   })
 
   it("has entries with fixed hours run once in a repeated hour, at its first pass", () => {
@@ -249,7 +252,10 @@ describe("daylight saving", () => {
   }
 
   const list = (min: number, max: number) =>
-    Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: min, maximum: max }))).check(Schema.isMinLength(1), Schema.isMaxLength(4))
+    Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: min, maximum: max }))).check(
+      Schema.isMinLength(1),
+      Schema.isMaxLength(4)
+    )
   const Case = Schema.Struct({
     minutes: list(0, 59),
     hours: Schema.UndefinedOr(list(0, 4)),
@@ -297,7 +303,9 @@ describe("what is due", () => {
     day: Schema.Union([Schema.Literals(["*"]), Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 28 }))]),
     from: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 365 * 86_400 })),
     /** Seconds between the rounds of the loop: some long, as when everything was down. */
-    rounds: Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 3 * 86_400 }))).check(Schema.isMaxLength(8)),
+    rounds: Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 3 * 86_400 }))).check(
+      Schema.isMaxLength(8)
+    ),
     catchUp: Schema.Union([
       Schema.Literals(["skip", "latest"]),
       Schema.Struct({ all: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 20 })) })
@@ -341,7 +349,8 @@ describe("what is due", () => {
     const schedule = calendar("0 3 * * *")
     const last = Date.parse("2026-01-01T03:00:00Z")
     const now = Date.parse("2026-01-04T12:00:00Z")
-    const iso = (catchUp: CatchUp) => due(schedule, last, now, catchUp).map((at) => new Date(at).toISOString().slice(0, 13))
+    const iso = (catchUp: CatchUp) =>
+      due(schedule, last, now, catchUp).map((at) => new Date(at).toISOString().slice(0, 13))
     assert.deepStrictEqual(iso("skip"), [])
     assert.deepStrictEqual(iso("latest"), ["2026-01-04T03"])
     assert.deepStrictEqual(iso({ all: 2 }), ["2026-01-03T03", "2026-01-04T03"])

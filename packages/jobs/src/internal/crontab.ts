@@ -26,6 +26,7 @@ import {
 } from "./cronEntry.ts"
 import { entryColumns, type FiredRow, insertJobs, live, rowSpec, tell } from "./cronFiring.ts"
 import { now } from "./database.ts"
+import { problemOf } from "./json.ts"
 
 export const make = (client: Client): CronShape => {
   const { database } = client
@@ -63,11 +64,13 @@ export const make = (client: Client): CronShape => {
 
   const changed = client.signal({ _tag: "Cron" })
 
-  /** Runs an update of one entry, whose statement returns a row if there is such an entry. */
-  const touch = (name: string, statement: string): Effect.Effect<void, EntryNotFound | SqlError> =>
-    Effect.flatMap(timed<{ readonly name: string }>(statement, [name]), (rows) =>
-      rows.length === 0 ? new EntryNotFound({ name, problem: missing }) : changed
-    )
+  /** The row that a statement returns of an entry. */
+  const one = <Row extends object>(statement: string, name: string): Effect.Effect<Row, EntryNotFound | SqlError> => {
+    const absent = new EntryNotFound({ name, problem: "does not exist: it was deleted, or has another name" })
+    // A name that PostgreSQL cannot have.
+    if (problemOf(name) !== undefined) return absent
+    return Effect.flatMap(timed<Row>(statement, [name]), ([row]) => (row === undefined ? absent : Effect.succeed(row)))
+  }
 
   const create = Effect.fnUntraced(function* (entry: Entry) {
     const { catchUp, expression, name, spec, timeZone } = yield* Effect.fromResult(prepare(entry))
@@ -78,8 +81,7 @@ export const make = (client: Client): CronShape => {
   })
 
   const change = Effect.fnUntraced(function* (name: string, changes: Partial<Omit<Entry, "name">>) {
-    const [row] = yield* timed<EntryRow>(lock, [name])
-    if (row === undefined) return yield* new EntryNotFound({ name, problem: missing })
+    const row = yield* one<EntryRow>(lock, name)
     if (row.source === "static") return yield* new EntryNotFound({ name, problem: `${fixed}: change it there` })
     const timing = yield* Effect.fromResult(
       checkTiming(
@@ -99,17 +101,15 @@ export const make = (client: Client): CronShape => {
     create,
     change: (name, changes): Effect.Effect<void, EntryNotFound | InvalidEntry | InvalidJob | SqlError> =>
       change(name, changes),
-    pause: (name) => touch(name, pause),
-    resume: (name) => touch(name, resume),
+    pause: (name) => Effect.andThen(one(pause, name), changed),
+    resume: (name) => Effect.andThen(one(resume, name), changed),
     delete: Effect.fnUntraced(function* (name: string) {
-      const [row] = yield* timed<{ readonly removable: boolean }>(remove, [name])
-      if (row === undefined) return yield* new EntryNotFound({ name, problem: missing })
-      if (!row.removable) return yield* new EntryNotFound({ name, problem: `${fixed}: remove it there` })
+      const { removable } = yield* one<{ readonly removable: boolean }>(remove, name)
+      if (!removable) return yield* new EntryNotFound({ name, problem: `${fixed}: remove it there` })
       yield* changed
     }),
     runNow: Effect.fnUntraced(function* (name: string) {
-      const [row] = yield* timed<FiredRow>(runNow, [name])
-      if (row === undefined) return yield* new EntryNotFound({ name, problem: missing })
+      const row = yield* one<FiredRow>(runNow, name)
       yield* tell(client, [row])
       return JobId.make(row.id)
     }),
@@ -119,5 +119,4 @@ export const make = (client: Client): CronShape => {
   }
 }
 
-const missing = "does not exist: it was deleted, or has another name"
 const fixed = "comes from the code of running nodes"
