@@ -172,6 +172,7 @@ export type StartFailure =
   | InvalidJob
   | InvalidOptions
   | Migrations.InvalidSchemaName
+  | Migrations.MissingRights
   | Migrations.SchemaTooNew
   | MigrationError
   | Queue.InvalidQueue

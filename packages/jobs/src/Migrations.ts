@@ -1,12 +1,20 @@
 /**
  * Creating and upgrading the tables of the queue.
  *
- * `Jobs.layer` runs the migrations when it starts; run them beforehand where the application's role may not. Versions are
- * kept in a table of the same schema. Any number of nodes may start at once: one migrates, the others wait. A schema that
- * is newer than the code is refused, one version back is what running nodes must be able to work with.
+ * `Jobs.layer` runs the migrations when it starts. Where the application's role may not create tables, run them beforehand
+ * with one that may, and grant the application what it needs:
+ *
+ * ```sql
+ * grant usage on schema jobs to app;
+ * grant select, insert, update, delete on all tables in schema jobs to app;
+ * grant usage on all sequences in schema jobs to app;
+ * ```
+ *
+ * Versions are kept in a table of the same schema. Any number of nodes may start at once: one migrates, the others wait. A
+ * schema that is newer than the code is refused; one version back is what running nodes must be able to work with.
  */
-import { Effect, Schema } from "effect"
-import { Migrator, SqlClient, type SqlError } from "effect/sql"
+import { Effect, Option, Schema } from "effect"
+import { Migrator, SqlClient, SqlError } from "effect/sql"
 import { type InvalidSchemaName, make } from "./internal/database.ts"
 import * as CreateJobs from "./internal/migrations/0001_create_jobs.ts"
 import { SchemaName } from "./JobsConfig.ts"
@@ -27,11 +35,26 @@ export class SchemaTooNew extends Schema.TaggedError<SchemaTooNew>("@coppice/job
   }
 }
 
+/** The database does not let this role look at the tables, or create them. */
+export class MissingRights extends Schema.TaggedError<MissingRights>("@coppice/jobs/MissingRights")("MissingRights", {
+  schema: Schema.String,
+  role: Schema.String,
+  /** What the database said. */
+  problem: Schema.String
+}) {
+  override get message(): string {
+    return (
+      `The role ${this.role} may not set up the job tables in schema ${this.schema} (${this.problem}): run`
+      + " Migrations.run with a role that may, and grant this one the use of the schema, its tables and its sequences"
+    )
+  }
+}
+
 /** The version that this code works with. */
 export const version = 1
 
 /**
- * Brings the tables in the schema that `JobsConfig.SchemaName` names up to date.
+ * Brings the tables in the schema that `JobsConfig.SchemaName` names up to date. Where they are, it only looks.
  *
  * ```ts
  * import { Migrations } from "@coppice/jobs"
@@ -43,32 +66,63 @@ export const version = 1
  */
 export const run: Effect.Effect<
   void,
-  InvalidSchemaName | SchemaTooNew | Migrator.MigrationError | SqlError.SqlError,
+  InvalidSchemaName | SchemaTooNew | MissingRights | Migrator.MigrationError | SqlError.SqlError,
   SqlClient.SqlClient
 > = Effect.gen(function* () {
-  const sql = yield* SqlClient.SqlClient
+  // These tables have the names that this package gives them, whatever the user's client makes of names.
+  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
   const name = yield* SchemaName
   const { schema } = yield* make(sql, name, "database")
-  yield* Effect.gen(function* () {
+  const upToDate = Effect.flatMap(currentVersion(sql, name), (found) =>
+    found > version
+      ? Effect.fail(new SchemaTooNew({ schema: name, found, known: version }))
+      : Effect.succeed(found === version)
+  )
+  const inTransaction = Option.isSome(yield* Effect.serviceOption(sql.transactionService))
+  const migrate = Effect.gen(function* () {
+    // What others did while this waited for the lock must be seen.
+    if (!inTransaction) yield* sql`set transaction isolation level read committed`
     // Effect's migrator locks its own table, but not the making of it and of the schema.
     yield* sql`select pg_advisory_xact_lock(hashtextextended(${`coppice/jobs/${name}`}, 0))`
+    if (yield* upToDate) return
     yield* sql.unsafe(`create schema if not exists ${schema}`)
-    const found = yield* currentVersion(sql, schema)
-    if (found > version) return yield* new SchemaTooNew({ schema: name, found, known: version })
-    if (found === version) return
     yield* Migrator.make({})({
       loader: Migrator.fromRecord({ "1_create_jobs": CreateJobs.make(schema) }),
       table: `${name}.migrations`
     })
-  }).pipe(sql.withTransaction)
+  }).pipe(sql.withTransaction, Effect.provideService(SqlClient.SqlClient, sql))
+  yield* Effect.catchIf(
+    Effect.flatMap(upToDate, (done) => (done ? Effect.void : migrate)),
+    isForbidden,
+    (error) =>
+      Effect.flatMap(sql<{ readonly role: string }>`select current_user::text as role`, ([row]) =>
+        Effect.fail(new MissingRights({ schema: name, role: row?.role ?? "", problem: problemOf(error) }))
+      )
+  )
 })
 
-const currentVersion = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, schema: string) {
-  const [table] = yield* sql<{ readonly found: boolean }>`
-    select to_regclass(${`${schema}.migrations`}) is not null as found`.withoutTransform
-  if (table?.found !== true) return 0
+// --------------------------------------------------------------------------------------------------------------------
+
+/** 0 where there are no tables. */
+const currentVersion = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, name: string) {
+  const table = `"${name}".migrations`
+  const [found] = yield* sql<{ readonly found: boolean }>`select to_regclass(${table}) is not null as found`
+  if (found?.found !== true) return 0
   const [row] = yield* sql.unsafe<{ readonly version: number | null }>(
-    `select max(migration_id) as version from ${schema}.migrations`
-  ).withoutTransform
+    `select max(migration_id) as version from ${table}`
+  )
   return row?.version ?? 0
 })
+
+const isForbidden = (error: unknown): boolean => reasonOf(error)?._tag === "AuthorizationError"
+
+const problemOf = (error: unknown): string => {
+  const cause = reasonOf(error)?.cause
+  return cause instanceof Error ? cause.message : "permission denied"
+}
+
+/** What the database said, if it is the database that failed. */
+const reasonOf = (error: unknown): SqlError.SqlErrorReason | undefined => {
+  if (error instanceof Migrator.MigrationError) return reasonOf(error.cause)
+  return SqlError.isSqlError(error) ? error.reason : undefined
+}
