@@ -336,9 +336,9 @@ layer(Postgres.layerTest)("the crontab", (it) => {
         [digest("@daily", { name: "a\u0000" }), "NUL byte"],
         [digest("@daily", { name: "\ud800" }), "surrogate"],
         [digest("@daily", { name: "x".repeat(256) }), "255 characters"],
-        [digest("@daily", { catchUp: { all: 0 } }), "whole number from 1"],
-        [digest("@daily", { catchUp: { all: 1.5 } }), "whole number from 1"],
-        [digest("@daily", { catchUp: { all: Infinity } }), "whole number from 1"]
+        [digest("@daily", { catchUp: { all: 0 } }), "a whole number from 1"],
+        [digest("@daily", { catchUp: { all: 1.5 } }), "a whole number from 1"],
+        [digest("@daily", { catchUp: { all: Infinity } }), "a whole number from 1"]
       ] as const) {
         const error = yield* refused([entry])
         assert.instanceOf(error, InvalidEntry)

@@ -4,7 +4,7 @@ import { Migrations } from "@coppice/jobs"
 import { Clock, Deferred, Effect, Fiber, Layer, References, type Scope } from "effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import { SqlClient } from "effect/sql"
-import { type EntryRow, prepareAll } from "../src/internal/cronEntry.ts"
+import { type TimingRow, prepareAll } from "../src/internal/cronEntry.ts"
 import { make } from "../src/internal/cronFiring.ts"
 import { digest, nodeId, open } from "./fixtures/cron.ts"
 
@@ -32,7 +32,7 @@ const entryOf = Effect.fnUntraced(function* (name: string) {
 
 const firer = Effect.map(node, ({ database }) => {
   const statements = make(database)
-  return (row: EntryRow, instants: ReadonlyArray<number>) => statements.fire(row, undefined, instants)
+  return (row: TimingRow, instants: ReadonlyArray<number>) => statements.fire(row, undefined, instants)
 })
 
 const tick = (n: number) => Date.parse("2026-01-01T00:00:00Z") + n * 1_000

@@ -123,6 +123,7 @@ layer(Postgres.layerTest)("the crontab at run time", (it) => {
       yield* Pglite.advance("61 minutes")
       yield* Fiber.interrupt(fiber)
       const [before] = yield* cron.list
+      assert(before !== undefined)
       yield* cron.change("digest", { expression: "30 * * * *" })
       assert.deepStrictEqual(yield* cron.list, [
         { ...before, expression: "30 * * * *", nextFire: at("2026-01-01T13:30:00Z") }

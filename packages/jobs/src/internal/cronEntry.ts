@@ -5,7 +5,8 @@ import { DateTime, Effect, Result, type Schema } from "effect"
 import { type CatchUp, type Entry, type EntryRecord, InvalidEntry } from "../Crontab.ts"
 import { InvalidJob, type NewJob } from "../NewJob.ts"
 import { parse, type Schedule } from "./cronSchedule.ts"
-import { findUnstorable, problemOf } from "./json.ts"
+import { Rows } from "./enqueueRow.ts"
+import { problemOf } from "./json.ts"
 
 /** What an entry enqueues, under the names of the columns. */
 export interface Spec {
@@ -67,8 +68,8 @@ export interface Prepared extends Timing {
   readonly spec: Spec
 }
 
-/** A row of `cron_entries`. */
-export interface EntryRow extends Spec {
+/** What a row of `cron_entries` says of when an entry fires. */
+export interface TimingRow {
   readonly name: string
   readonly source: "static" | "dynamic"
   readonly expression: string
@@ -76,6 +77,10 @@ export interface EntryRow extends Spec {
   readonly catch_up: string
   readonly paused: boolean
   readonly last_fire: Date | null
+}
+
+/** A row of `cron_entries`. */
+export interface EntryRow extends TimingRow, Spec {
   readonly fired_at: Date | null
   /** Whether some node has had the entry in its code lately; always for dynamic ones. */
   readonly live: boolean
@@ -118,15 +123,21 @@ export const checkTiming = (
 ): Result.Result<Timing, InvalidEntry> =>
   Result.gen(function* () {
     const schedule = yield* parse(name, expression, timeZone)
-    const max = typeof catchUp === "object" ? catchUp.all : 1
-    if (!Number.isInteger(max) || max < 1 || max > mostCaughtUp) {
-      const problem = `makes up for all of ${max} instants: use a whole number from 1 to ${mostCaughtUp}`
-      return yield* Result.fail(new InvalidEntry({ name, problem }))
-    }
+    const problem = catchUpProblem(catchUp)
+    if (problem !== undefined) return yield* Result.fail(new InvalidEntry({ name, problem }))
     return { expression: expression.trim(), timeZone, catchUp, schedule }
   })
 
+const catchUpProblem = (catchUp: CatchUp | null): string | undefined => {
+  if (catchUp === "skip" || catchUp === "latest") return undefined
+  const max = typeof catchUp === "object" ? catchUp?.all : undefined
+  return Number.isInteger(max) && max !== undefined && max >= 1 && max <= mostCaughtUp
+    ? undefined
+    : `cannot make up for ${String(max ?? catchUp)}: use "skip", "latest" or { all: a whole number from 1 to ${mostCaughtUp} }`
+}
+
 const checkName = (name: string): Result.Result<string, InvalidEntry> => {
+  if (typeof name !== "string") return Result.fail(new InvalidEntry({ name: "", problem: "needs a text as its name" }))
   const problem =
     name.length === 0
       ? "needs a name"
@@ -140,19 +151,11 @@ const checkName = (name: string): Result.Result<string, InvalidEntry> => {
     : Result.fail(new InvalidEntry({ name: name.slice(0, 255).toWellFormed(), problem }))
 }
 
-/** Checks a job as far as the database would. */
+/** Checks a job as `Jobs.enqueue` does. What makes it unique and when it is scheduled is not its own here. */
 export const checkJob = (job: NewJob): Result.Result<Spec, InvalidJob> => {
+  const checked = new Rows().check({ ...job, unique: undefined, scheduleAt: undefined, scheduleIn: undefined })
+  if (checked instanceof InvalidJob) return Result.fail(checked)
   if (job.args._tag === "Invalid") return Result.fail(job.args.error)
-  const wrong =
-    between("priority", job.priority, 0, 9)
-    ?? between("maxAttempts", job.maxAttempts, 1, 2_147_483_647)
-    ?? between("argsVersion", job.argsVersion, 0, 32_767)
-    ?? sized("queue", job.queue, 127)
-    ?? sized("worker", job.worker, 255)
-    ?? findUnstorable([job.queue, job.worker, job.partition ?? ""], "queue, worker or partition ")
-    ?? findUnstorable(job.tags, "tags")
-    ?? findUnstorable(job.meta, "meta")
-  if (wrong !== undefined) return Result.fail(new InvalidJob({ worker: job.worker, ...wrong }))
   return Result.succeed({
     worker: job.worker,
     args_version: job.argsVersion,
@@ -165,14 +168,6 @@ export const checkJob = (job: NewJob): Result.Result<Spec, InvalidJob> => {
     partition_key: job.partition ?? null
   })
 }
-
-const between = (path: string, value: number, min: number, max: number) =>
-  Number.isInteger(value) && value >= min && value <= max
-    ? undefined
-    : { path, problem: `is ${value}: use a whole number from ${min} to ${max}` }
-
-const sized = (path: string, value: string, max: number) =>
-  value.length >= 1 && value.length <= max ? undefined : { path, problem: `needs 1 to ${max} characters` }
 
 // --------------------------------------------------------------------------------------------------------------------
 // the database's view

@@ -10,7 +10,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { JobId } from "../Job.ts"
 import type { Client } from "./client.ts"
 import {
-  type EntryRow,
+  type TimingRow,
   encodeCatchUp,
   type Prepared,
   type Spec,
@@ -34,7 +34,7 @@ export interface FiredRow {
 /** The crontab at a time of the database. */
 export interface Loaded {
   readonly time: Date
-  readonly rows: ReadonlyArray<EntryRow>
+  readonly rows: ReadonlyArray<TimingRow>
 }
 
 /** What is to be done about the start of this node. */
@@ -44,21 +44,8 @@ export interface RebootOutcome {
   readonly fired: ReadonlyArray<FiredRow>
 }
 
-/** The columns of an `EntryRow` but `live`. */
-export const entryColumns = [
-  "name",
-  "source",
-  "expression",
-  "time_zone",
-  "catch_up",
-  "paused",
-  "last_fire",
-  "fired_at",
-  ...specColumns
-]
-
-/** Static entries that no node was seen with for longer than this are history. */
-export const live = `(c.source = 'dynamic' or c.seen_at >= ${now} - interval '3 hours')`
+/** The columns of a `TimingRow`. */
+export const timingColumns = ["name", "source", "expression", "time_zone", "catch_up", "paused", "last_fire"] as const
 
 /** The insert of jobs from rows `t` with the columns of a spec, a name, and an instant `tick`. */
 export const insertJobs = (schema: string, spec: ReadonlyArray<string>, from: string): string => `
@@ -92,7 +79,7 @@ export const make = (database: Database) => {
     ), seen as (
       update ${schema}.cron_entries c set seen_at = ${now} from mine where c.name = mine.name
     )
-    select ${now} as time, ${entryColumns.map((column) => `c.${column}`).join(", ")}, ${live} as live
+    select ${now} as time, ${timingColumns.map((column) => `c.${column}`).join(", ")}
       from (select) one left join ${schema}.cron_entries c on c.source = 'dynamic' or c.name = any($2::text[])
      order by c.name`
 
@@ -166,7 +153,7 @@ export const make = (database: Database) => {
 
     /** Fires an entry for those of the instants that are due and later than what it fired last. */
     fire: (
-      row: EntryRow,
+      row: TimingRow,
       own: Spec | undefined,
       instants: ReadonlyArray<number>
     ): Effect.Effect<ReadonlyArray<FiredRow>, SqlError> => {
@@ -178,7 +165,7 @@ export const make = (database: Database) => {
 
     /** Fires an entry if the start of this node was the start of the cluster. */
     reboot: (
-      row: EntryRow,
+      row: TimingRow,
       own: Spec | undefined,
       node: string,
       expiry: Duration.Duration
@@ -216,5 +203,5 @@ const lag = Metric.histogram("coppice_jobs_cron_lag_ms", {
   boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 60_000, 3_600_000, 86_400_000]
 })
 
-type LoadRow = { readonly time: Date } & (EntryRow | { readonly name: null })
+type LoadRow = { readonly time: Date } & (TimingRow | { readonly name: null })
 type RebootRow = { readonly verdict: RebootOutcome["verdict"] } & (FiredRow | { readonly id: null })

@@ -9,7 +9,7 @@ import { Clock, Duration, Effect, type Latch, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Client } from "./client.ts"
 import type { CatchUp } from "../Crontab.ts"
-import { decodeCatchUp, type EntryRow, type Prepared } from "./cronEntry.ts"
+import { decodeCatchUp, type TimingRow, type Prepared } from "./cronEntry.ts"
 import { make, tell } from "./cronFiring.ts"
 import { type Calendar, due, parse, type Schedule } from "./cronSchedule.ts"
 import type { Lease } from "./nodes.ts"
@@ -49,7 +49,7 @@ const maxBackoffMillis = 15_000
 
 /** An entry with instants, as it was read. */
 interface Watched {
-  readonly row: EntryRow
+  readonly row: TimingRow
   readonly calendar: Calendar
   readonly catchUp: CatchUp
   /** Until when it is settled, and its first instant after that. */
@@ -66,7 +66,7 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
   const readSchedules = makeSchedules()
   const { id } = node
   let watched: ReadonlyArray<Watched> = []
-  let reboots: ReadonlyArray<EntryRow> = []
+  let reboots: ReadonlyArray<TimingRow> = []
   let registered = false
   /** Whether it is still to be found out if the start of this node was the start of the cluster. */
   let starting = true
@@ -112,7 +112,7 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
   })
 
   /** Fires what fires when the cluster starts; answers whether that is still to be found out. */
-  const boot = Effect.fnUntraced(function* (row: EntryRow) {
+  const boot = Effect.fnUntraced(function* (row: TimingRow) {
     const { fired, verdict } = yield* statements.reboot(row, own.get(row.name)?.spec, id, lease.expiry)
     yield* tell(client, fired)
     return verdict === "wait"
@@ -158,7 +158,7 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
 }
 
 /** Answers whether it failed. An entry that cannot fire keeps no other from firing; what passes by itself is the round's. */
-const isolate = <R>(row: EntryRow, effect: Effect.Effect<void, SqlError, R>): Effect.Effect<boolean, SqlError, R> =>
+const isolate = <R>(row: TimingRow, effect: Effect.Effect<void, SqlError, R>): Effect.Effect<boolean, SqlError, R> =>
   Effect.as(effect, false).pipe(
     Effect.catch((error) => {
       if (error.isRetryable) return Effect.fail(error)
@@ -170,7 +170,7 @@ const isolate = <R>(row: EntryRow, effect: Effect.Effect<void, SqlError, R>): Ef
 /** The schedules of rows, by name; each is read once, and each that cannot be read is told of once. */
 const makeSchedules = () => {
   let known = new Map<string, Schedule | undefined>()
-  return Effect.fnUntraced(function* (rows: ReadonlyArray<EntryRow>) {
+  return Effect.fnUntraced(function* (rows: ReadonlyArray<TimingRow>) {
     const used: typeof known = new Map()
     const byName = new Map<string, Schedule>()
     for (const { expression, name, time_zone } of rows) {

@@ -41,6 +41,9 @@ const nicknames: Readonly<Record<string, string>> = {
 /** Reads an expression; whatever it returns has instants, however far away. */
 export const parse = (name: string, expression: string, timeZone: string): Result.Result<Schedule, InvalidEntry> => {
   const invalid = (problem: string) => Result.fail(new InvalidEntry({ name, problem }))
+  if (typeof expression !== "string" || typeof timeZone !== "string") {
+    return invalid("needs texts as its expression and its time zone")
+  }
   if (expression.length > longest) return invalid(`has an expression of more than ${longest} characters`)
   const shown = JSON.stringify(expression)
   const zone = timeZone.length > longest ? Option.none() : DateTime.zoneMakeNamed(timeZone)

@@ -24,7 +24,7 @@ import {
   specParams,
   toRecord
 } from "./cronEntry.ts"
-import { entryColumns, type FiredRow, insertJobs, live, rowSpec, tell } from "./cronFiring.ts"
+import { type FiredRow, insertJobs, rowSpec, tell, timingColumns } from "./cronFiring.ts"
 import { now } from "./database.ts"
 import { problemOf } from "./json.ts"
 
@@ -44,7 +44,9 @@ export const make = (client: Client): CronShape => {
     update ${table} set expression = $3, time_zone = $4, catch_up = $5, updated_at = ${now},
            (${specColumns.join(", ")}) = row (${specFrom(6).join(", ")})
      where name = $2`
-  const columns = `${entryColumns.map((column) => `c.${column}`).join(", ")}, ${live} as live`
+  // A static entry that no node was seen with for so long is history.
+  const live = `(c.source = 'dynamic' or c.seen_at >= ${now} - interval '3 hours')`
+  const columns = `${[...timingColumns, "fired_at", ...specColumns].map((column) => `c.${column}`).join(", ")}, ${live} as live`
   const lock = `select ${columns} from ${table} c where name = $2 for no key update`
   const all = `select ${now} as time, ${columns} from ${table} c order by name`
   const pause = `update ${table} set paused = true, updated_at = ${now} where name = $2 returning name`
