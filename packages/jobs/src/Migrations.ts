@@ -13,7 +13,7 @@
  * Versions are kept in a table of the same schema. Any number of nodes may start at once: one migrates, the others wait. A
  * schema that is newer than the code is refused; one version back is what running nodes must be able to work with.
  */
-import { Effect, Option, Schema } from "effect"
+import { Effect, Schema } from "effect"
 import { Migrator, SqlClient, SqlError } from "effect/sql"
 import { type InvalidSchemaName, make } from "./internal/database.ts"
 import * as CreateJobs from "./internal/migrations/0001_create_jobs.ts"
@@ -78,10 +78,7 @@ export const run: Effect.Effect<
       ? Effect.fail(new SchemaTooNew({ schema: name, found, known: version }))
       : Effect.succeed(found === version)
   )
-  const inTransaction = Option.isSome(yield* Effect.serviceOption(sql.transactionService))
   const migrate = Effect.gen(function* () {
-    // What others did while this waited for the lock must be seen.
-    if (!inTransaction) yield* sql`set transaction isolation level read committed`
     // Effect's migrator locks its own table, but not the making of it and of the schema.
     yield* sql`select pg_advisory_xact_lock(hashtextextended(${`coppice/jobs/${name}`}, 0))`
     if (yield* upToDate) return
@@ -105,11 +102,11 @@ export const run: Effect.Effect<
 
 /** 0 where there are no tables. */
 const currentVersion = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, name: string) {
-  const table = `"${name}".migrations`
-  const [found] = yield* sql<{ readonly found: boolean }>`select to_regclass(${table}) is not null as found`
-  if (found?.found !== true) return 0
+  // Not `to_regclass`: a session that did not find the schema goes on not finding it until its transaction ends.
+  const tables = yield* sql`select 1 from pg_tables where schemaname = ${name} and tablename = 'migrations'`
+  if (tables.length === 0) return 0
   const [row] = yield* sql.unsafe<{ readonly version: number | null }>(
-    `select max(migration_id) as version from ${table}`
+    `select max(migration_id) as version from "${name}".migrations`
   )
   return row?.version ?? 0
 })
