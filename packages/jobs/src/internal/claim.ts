@@ -8,6 +8,7 @@ import { Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { releaseKeys } from "./columns.ts"
 import { type Database, now } from "./database.ts"
+import { isLimited } from "./queueLimits.ts"
 
 /** A claimed job as it comes from the database. */
 export interface ClaimedRow {
@@ -43,7 +44,10 @@ export const claimed = (node: string, time: string): string => `
 /** Jobs that this node must leave to others: `worker`, or `worker@version`. */
 export type Excluded = ReadonlyArray<string>
 
-/** Claims at most `demand` jobs of a queue without limits over all nodes. */
+/**
+ * Claims at most `demand` jobs of a queue without limits over all nodes, and none of one that has got some of which the
+ * node does not know yet.
+ */
 export const make = (database: Database) => {
   const { schema } = database
   // Each priority has its own low-water mark, so that a claim does not walk over what was claimed before it: the dead
@@ -60,6 +64,7 @@ export const make = (database: Database) => {
           limit $3
             for no key update skip locked
        ) x
+       where not exists (select from ${schema}.queues q where q.name = $2 and q.node = '' and ${isLimited("q")})
        limit $3
     ), keys as (${releaseKeys(schema, "c", "'executing'")}
     )

@@ -6,7 +6,7 @@
  */
 import { Clock, Context, Duration, Effect, Exit, type Fiber, Latch } from "effect"
 import type { JobEvent } from "../JobEvent.ts"
-import { JobId } from "../Job.ts"
+import type { JobId } from "../Job.ts"
 import type * as Queue from "../Queue.ts"
 import type { Running as Worker } from "../Worker.ts"
 import * as Attempt from "./attempt.ts"
@@ -97,7 +97,7 @@ const isLimited = (limits: Queue.Limits): boolean =>
   [limits.global, limits.rate, limits.perPartition, limits.ratePerPartition].some((limit) => limit != null)
 
 /** The most that a queue claims ahead. */
-const aheadMax = 500
+const aheadMax = 1_000
 
 /** How many jobs start in one go, before others have their turn. */
 const slice = 64
@@ -124,6 +124,8 @@ export class Engine {
   epoch = 0
   registered = false
   stopping = false
+  /** Claims that are under way. */
+  claiming = 0
   wakeUp: "listen" | "poll" = "poll"
   lastBeatAt: number | undefined
 
@@ -176,6 +178,7 @@ export class Engine {
       }
       this.held.set(row.id, held)
       if (held.worker === undefined) this.refuse(held)
+      else if (this.stopping) this.end(held, Attempt.handBack(row))
       else queue.buffer.push(held)
     }
     this.pump(queue)
@@ -347,7 +350,8 @@ export class Engine {
   // ------------------------------------------------------------------------------------------------------------------
 
   attempt({ queue, row }: Held) {
-    return { id: JobId.make(row.id), worker: row.worker, queue: queue.name, attempt: row.attempt, lease: row.lease }
+    // What identifies a row of the table is an id.
+    return { id: row.id as JobId, worker: row.worker, queue: queue.name, attempt: row.attempt, lease: row.lease }
   }
 
   /** The times of an ended attempt. */

@@ -7,19 +7,37 @@ import { Clock, Effect, type Scope } from "effect"
 import { Reactivity } from "effect/reactivity"
 import type { SqlError } from "effect/sql/SqlError"
 
+/**
+ * The queue's statements are made for index scans. A plan that was made while the table was empty would scan all of it,
+ * and stay in use when a hundred thousand jobs have come, until the server analyzes the table again.
+ */
+const planner = {
+  enable_seqscan: "off",
+  enable_bitmapscan: "off",
+  enable_hashjoin: "off",
+  enable_mergejoin: "off",
+  jit: "off"
+}
+
 /** A pool to the database of a client, of at most so many connections. */
 export const make = (
   client: PgClient.PgClient,
   connections: number,
   applicationName: string
-): Effect.Effect<PgClient.PgClient, SqlError, Scope.Scope> =>
-  PgClient.make({
-    ...client.config,
-    minConnections: connections,
-    maxConnections: connections,
-    applicationName
-  }).pipe(
-    Effect.provide(Reactivity.layer),
-    // Sockets, and how long they may be idle, go by the live clock.
-    Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())
-  )
+): Effect.Effect<PgClient.PgClient, SqlError, Scope.Scope> => {
+  const { config } = client
+  const open = (startupParameters: Readonly<Record<string, string>> | undefined) =>
+    PgClient.make({
+      ...config,
+      startupParameters,
+      minConnections: connections,
+      maxConnections: connections,
+      applicationName
+    }).pipe(
+      Effect.provide(Reactivity.layer),
+      // Sockets, and how long they may be idle, go by the live clock.
+      Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())
+    )
+  // A pooler may refuse parameters that it does not know. The queue works without them.
+  return Effect.catch(open({ ...config.startupParameters, ...planner }), () => open(config.startupParameters))
+}

@@ -37,7 +37,15 @@ const claimLoop = (engine: Engine, queue: QueueState, claim: Claim): Effect.Effe
       queue.more = false
       const { epoch } = engine
       const began = engine.now()
-      const claimed = yield* Effect.result(claim(queue, demand, engine.id, [...engine.excluded]))
+      engine.claiming++
+      const claimed = yield* Effect.result(claim(queue, demand, engine.id, [...engine.excluded])).pipe(
+        Effect.ensuring(
+          Effect.sync(() => {
+            engine.claiming--
+            engine.left.openUnsafe()
+          })
+        )
+      )
       if (claimed._tag === "Failure") {
         queue.more = true
         yield* Effect.logWarning(
