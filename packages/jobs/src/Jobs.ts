@@ -67,7 +67,7 @@ export interface Shape {
   /** Stops claiming; what runs goes on. */
   readonly pause: (queue: string, target?: Queue.Target) => Effect.Effect<void, Queue.InvalidQueue | SqlError>
   readonly resume: (queue: string, target?: Queue.Target) => Effect.Effect<void, Queue.InvalidQueue | SqlError>
-  /** How many jobs run at once on each node, or on those of a name; `null` for what their code says. */
+  /** How many jobs run at once on each node, or on those of a name; `null` takes back what was said. */
   readonly scale: (
     queue: string,
     limit: number | null,

@@ -101,6 +101,32 @@ layer(tables)("limits over all nodes", (it) => {
       }).pipe(Effect.provide(fresh))
     )
 
+    it.effect("of a node that does not know of the limits yet takes nothing", () =>
+      Effect.gen(function* () {
+        const { add, claim, database, queues, register } = yield* open
+        yield* add("mail", times(5, null))
+        const plain = Effect.map(Claim.make(database)("mail", 1, node, new Claim.Marks(), []), (rows) => rows.length)
+        assert.strictEqual(yield* plain, 1)
+        const rate = { limit: 5, period: "1 second" } as const
+        for (const limits of [{ global: 5 }, { rate }, { perPartition: 5 }, { ratePerPartition: rate }]) {
+          yield* queues.limit("mail", {
+            global: null,
+            rate: null,
+            perPartition: null,
+            ratePerPartition: null,
+            ...limits
+          })
+          assert.strictEqual(yield* plain, 0)
+        }
+        yield* queues.limit("mail", { ratePerPartition: null })
+        assert.strictEqual(yield* plain, 1)
+        yield* register({ other: { limit: 1, perPartition: 1 } })
+        yield* add("other", [null])
+        assert.deepStrictEqual(yield* Claim.make(database)("other", 1, node, new Claim.Marks(), []), [])
+        assert.strictEqual((yield* claim("other")).rows.length, 1)
+      }).pipe(Effect.provide(fresh))
+    )
+
     it.effect("takes all that is wanted of a queue of which nothing was said", () =>
       Effect.gen(function* () {
         const { add, claim } = yield* open

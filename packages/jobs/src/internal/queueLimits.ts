@@ -32,6 +32,12 @@ export const effective = (queue: string): string => `
   (case when ${queue}.partition_rate_limit is null then ${queue}.code_partition_rate_period_ms
     else ${queue}.partition_rate_period_ms end)::float8 as partition_rate_millis`
 
+/** Whether any of them holds. */
+export const isLimited = (queue: string): string => `
+  (${["global_limit", "partition_limit", "rate_limit", "partition_rate_limit"]
+    .map((limit) => `coalesce(${queue}.${limit}, ${queue}.code_${limit}, ${none}) <> ${none}`)
+    .join(" or ")})`
+
 /** The name of a queue, checked. */
 export const checkName = (queue: string): Effect.Effect<void, InvalidQueue> => {
   const problem = nameProblem(queue)

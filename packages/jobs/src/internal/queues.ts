@@ -11,7 +11,7 @@ import type { JobEvent } from "../JobEvent.ts"
 import type { InvalidQueue, Limits, Options, Target } from "../Queue.ts"
 import type { Client } from "./client.ts"
 import { type Database, now } from "./database.ts"
-import { checkCount, checkLimits, checkName, checkOptions, checkTarget, effective, everywhere } from "./queueLimits.ts"
+import { checkCount, checkLimits, checkName, checkOptions, checkTarget, everywhere, isLimited } from "./queueLimits.ts"
 import * as QueueStatus from "./queueStatus.ts"
 
 /** How a node is to run a queue. */
@@ -103,11 +103,10 @@ export const settings = (
   const { schema } = database
   const statement = `
     select n.name, coalesce(o.paused, e.paused) as paused, coalesce(o.local_limit, e.local_limit) as limit,
-           l.global is not null or l.partition is not null or l.rate is not null or l.partition_rate is not null as limited
+           ${isLimited("e")} as limited
       from unnest($1::text[]) n(name)
       left join ${schema}.queues e on e.name = n.name and e.node = ''
-      left join ${schema}.queues o on o.name = n.name and o.node = $2
-     cross join lateral (select ${effective("e")}) l`
+      left join ${schema}.queues o on o.name = n.name and o.node = $2`
   return Effect.map(database.run<SettingsRow>(statement, [[...queues.keys()], node]), (rows) => {
     const said = new Map(rows.map((row) => [row.name, row]))
     return new Map(
