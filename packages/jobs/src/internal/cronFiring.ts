@@ -33,7 +33,8 @@ export interface FiredRow {
 
 /** The crontab at a time of the database. */
 export interface Loaded {
-  readonly time: Date
+  /** In milliseconds since the epoch. */
+  readonly time: number
   readonly rows: ReadonlyArray<TimingRow>
 }
 
@@ -147,7 +148,7 @@ export const make = (database: Database) => {
     load: (names: ReadonlyArray<string>): Effect.Effect<Loaded, SqlError> =>
       Effect.map(database.timed<LoadRow>(load, [names]), (rows) => ({
         // There is always a row, which has no name if there are no entries.
-        time: rows[0]?.time ?? new Date(Number.NaN),
+        time: rows[0]?.time.getTime() ?? 0,
         rows: rows.flatMap((row) => (row.name === null ? [] : [row]))
       })),
 
@@ -157,7 +158,7 @@ export const make = (database: Database) => {
       own: Spec | undefined,
       instants: ReadonlyArray<number>
     ): Effect.Effect<ReadonlyArray<FiredRow>, SqlError> => {
-      const ticks = `{${instants.map((at) => new Date(at).toISOString()).join(",")}}`
+      const ticks = `{${instants.map((at) => DateTime.formatIso(DateTime.makeUnsafe(at))).join(",")}}`
       return own === undefined
         ? database.timed<FiredRow>(fireDynamic, [row.name, ticks, row.expression, row.time_zone])
         : database.timed<FiredRow>(fireStatic, [row.name, ticks, ...specParams(own)])

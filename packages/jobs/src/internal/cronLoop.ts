@@ -82,7 +82,7 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
     changed.closeUnsafe()
     if (!registered) yield* Effect.forEach(own.values(), statements.register, { discard: true })
     const { rows, time } = yield* statements.load(names)
-    loaded = { at: time.getTime(), nanos: yield* Clock.monotonicTimeNanos }
+    loaded = { at: time, nanos: yield* Clock.monotonicTimeNanos }
     // Somebody may have removed a row by hand.
     registered = names.every((name) => rows.some((row) => row.name === name))
     const running = rows.filter((row) => !row.paused)
