@@ -40,7 +40,7 @@ export const ensure = Effect.fnUntraced(function* (database: Database): Effect.f
     `select to_char(day, '"jobs_history_"YYYYMMDD') as name, day || 'T00:00:00Z' as from, day + 1 || 'T00:00:00Z' as to,
             day at time zone 'UTC' <= ${now} + interval '1 minute' as current
        from (select (${now} at time zone 'UTC')::date + n as day from generate_series(0, ${daysAhead}) n) days
-      where to_regclass('${database.schema}.' || to_char(day, '"jobs_history_"YYYYMMDD')) is null
+      where not exists (${table(database, `to_char(day, '"jobs_history_"YYYYMMDD')`)})
       order by day`
   )
   let made = 0
@@ -89,9 +89,7 @@ export const detach = (
   return alone(
     database,
     Effect.gen(function* () {
-      const attached = yield* database.run(
-        `select from pg_inherits where inhparent = '${schema}.jobs_history'::regclass and inhrelid = to_regclass('${partition}')`
-      )
+      const attached = yield* database.run(`${table(database, `'${name}'`)} and relispartition`)
       if (attached.length === 0) return "unneeded" as const
       // The locks come first, so that nothing has to be undone.
       yield* database.run(`lock table only ${schema}.jobs_history in access exclusive mode`)
@@ -121,7 +119,7 @@ export const drop = Effect.fnUntraced(function* (
     const dropped = yield* alone(
       database,
       Effect.gen(function* () {
-        const found = yield* database.run(`select where to_regclass('${schema}.${name}') is not null`)
+        const found = yield* database.run(table(database, `'${name}'`))
         if (found.length === 0) return "unneeded" as const
         // A backup may still be reading it.
         yield* database.run(`lock table ${schema}.${name} in access exclusive mode`)
@@ -156,22 +154,27 @@ export const nobodyElse = (database: Database): string =>
 const daily = "jobs_history_"
 const pruned = "jobs_history_pruned_"
 
+/** A table by its name, an expression. Not by `to_regclass`, which may remember how it was before a lock was obtained. */
+const table = ({ schema }: Database, name: string): string =>
+  `select from pg_class where relnamespace = '${schema}'::regnamespace and relname = ${name}`
+
 const make = Effect.fnUntraced(function* (database: Database, day: Day) {
   const { schema } = database
   const history = `${schema}.jobs_history`
   const partition = `${schema}.${day.name}`
   const inDay = `finished_at >= '${day.from}' and finished_at < '${day.to}'`
-  const found = yield* database.run(`select where to_regclass('${partition}') is not null`)
+  const found = yield* database.run(table(database, `'${day.name}'`))
   if (found.length > 0) return "unneeded" as const
   yield* database.run(`create table ${partition} (like ${history} including all)`)
-  // A job that finishes while its day's partition is being attached has chosen the default one already, and would be
-  // refused there: it has to wait before it chooses. Jobs of other days go on meanwhile.
-  yield* database.run(`lock table only ${history} in share ${day.current ? "row" : "update"} exclusive mode`)
+  // Who finishes jobs or reads them while their day's partition is being attached has chosen the default one already: the
+  // one would be refused there, the other would not find what has moved. They have to wait before they choose. Of other
+  // days there are no jobs yet, and everybody goes on.
+  yield* database.run(`lock table only ${history} in ${day.current ? "access" : "share update"} exclusive mode`)
   yield* database.run(`lock table only ${history}_default in access exclusive mode`)
   const [{ n } = { n: 0 }] = yield* database.run<{ readonly n: number }>(
     `select count(*)::float8 as n from (select from ${history}_default where ${inDay} limit ${movable + 1}) rows`
   )
-  if (n > movable) {
+  if (n > (day.current ? movable : 0)) {
     yield* database.run(`drop table ${partition}`)
     return "postponed" as const
   }
