@@ -36,6 +36,7 @@ const fresh = Layer.unwrap(
   )
 )
 const node = (mail: Queue.Options, name = "a") => Jobs.layer({ queues: { mail }, workers: [Send.layer], node: name })
+const alone = (mail: Queue.Options) => Layer.provideMerge(node(mail), fresh)
 const sent = Effect.flatMap(Log, (log) => Effect.map(Ref.get(log), (all) => all.length))
 const send = (count: number, to = "ada", takes?: number) =>
   Effect.forEach(Array.from({ length: count }), () => Send.enqueue({ to, ...(takes !== undefined && { takes }) }), {
@@ -78,7 +79,7 @@ layer(Postgres.layerTest)("a node", (it) => {
       yield* send(20)
       yield* Pglite.advance("900 millis")
       assert.strictEqual(yield* sent, 20)
-    }).pipe(Effect.provide(node({ limit: 10, global: 2 })), Effect.provide(fresh))
+    }).pipe(Effect.provide(alone({ limit: 10, global: 2 })))
   )
 
   it.effect("starts the next job of a partition when one has ended, without waiting for a poll", () =>
@@ -89,7 +90,7 @@ layer(Postgres.layerTest)("a node", (it) => {
       assert.strictEqual(yield* sent, 2)
       for (let n = 0; n < 14; n++) yield* Pglite.advance("50 millis")
       assert.strictEqual(yield* sent, 20)
-    }).pipe(Effect.provide(node({ limit: 10, perPartition: 1 })), Effect.provide(fresh))
+    }).pipe(Effect.provide(alone({ limit: 10, perPartition: 1 })))
   )
 
   it.effect("starts jobs at the rate of their queue, between two polls too", () =>
@@ -103,7 +104,7 @@ layer(Postgres.layerTest)("a node", (it) => {
         counts.push(yield* sent)
       }
       assert.deepStrictEqual(counts, [11, 12, 13, 14, 15, 16, 17, 18])
-    }).pipe(Effect.provide(node({ limit: 50, rate: { limit: 10, period: "1 second" } })), Effect.provide(fresh))
+    }).pipe(Effect.provide(alone({ limit: 50, rate: { limit: 10, period: "1 second" } })))
   )
 
   it.effect("follows a limit that is said at run time", () =>
@@ -117,7 +118,7 @@ layer(Postgres.layerTest)("a node", (it) => {
       yield* jobs.limit("mail", { global: null })
       yield* Pglite.advance("3 seconds")
       assert.strictEqual(yield* sent, 3)
-    }).pipe(Effect.provide(node({ limit: 10 })), Effect.provide(fresh))
+    }).pipe(Effect.provide(alone({ limit: 10 })))
   )
 
   it.effect("is refused with options that make no sense", () =>
