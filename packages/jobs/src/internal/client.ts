@@ -9,6 +9,8 @@ import type { Database } from "./database.ts"
 export type Signal =
   /** Jobs became available. */
   | { readonly _tag: "Jobs"; readonly queue: string }
+  /** A job was scheduled. Only told on virtual time, where nobody polls; see `TimeSource`. */
+  | { readonly _tag: "Due" }
   /** Settings of a queue changed. */
   | { readonly _tag: "Queue"; readonly queue: string }
   /** Executing jobs are to be cancelled. */

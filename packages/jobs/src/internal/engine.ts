@@ -124,6 +124,8 @@ export class Engine {
   epoch = 0
   registered = false
   stopping = false
+  /** Called when a job is to run again later. */
+  scheduled: () => void = () => {}
   /** Claims that are under way. */
   claiming = 0
   wakeUp: "listen" | "poll" = "poll"

@@ -125,9 +125,13 @@ export const make = (client: Client) => {
       const { queue, worker } = row.job
       events.push({ _tag: "Enqueued", id: result.id, worker, queue, conflict: result._tag === "Conflict" })
     }
-    return Effect.andThen(
-      Effect.forEach(queues, (queue) => client.signal({ _tag: "Jobs", queue }), { discard: true }),
-      events.length === 0 ? Effect.void : client.emit(events)
+    return Effect.all(
+      [
+        Effect.forEach(queues, (queue) => client.signal({ _tag: "Jobs", queue }), { discard: true }),
+        client.database.time === "clock" ? client.signal({ _tag: "Due" }) : Effect.void,
+        events.length === 0 ? Effect.void : client.emit(events)
+      ],
+      { discard: true }
     )
   }
 

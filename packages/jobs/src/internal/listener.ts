@@ -117,6 +117,7 @@ const MessageFromJson = Schema.fromJsonString(
     queues: Schema.optionalKey(Schema.Literal(true)),
     cancel: Schema.optionalKey(Schema.Literal(true)),
     cron: Schema.optionalKey(Schema.Literal(true)),
+    due: Schema.optionalKey(Schema.Literal(true)),
     echo: Schema.optionalKey(Schema.String)
   })
 )

@@ -21,8 +21,10 @@ export interface Options {
   readonly settings: Effect.Effect<ReadonlyMap<string, Settings>, SqlError>
   /** Tells others that a queue has jobs. */
   readonly available: (queue: string) => void
-  /** Opened when settings may have changed; they are read then, and every few polls. */
-  readonly changed: Latch.Latch
+  /** Opened when there is reason to poll at once. */
+  readonly poke: Latch.Latch
+  /** Whether settings may have changed. They are read then, and every few polls. */
+  readonly stale: { settings: boolean }
 }
 
 /** A due job is not polled for more often than this. */
@@ -35,28 +37,30 @@ const longestPauseMillis = 5_000
 
 export const run = (options: Options): Effect.Effect<never> =>
   Effect.gen(function* () {
-    const { changed, engine } = options
+    const { engine, poke, stale } = options
     const interval = Duration.toMillis(options.interval)
     let pauseMillis = 100
     let round = 0
     while (true) {
       const polled = yield* Effect.result(
         Effect.gen(function* () {
-          const told = changed.isOpen()
-          changed.closeUnsafe()
-          if (told || round++ % settingsRounds === 0) apply(engine, yield* options.settings)
+          poke.closeUnsafe()
+          if (stale.settings || round++ % settingsRounds === 0) {
+            stale.settings = false
+            apply(engine, yield* options.settings)
+          }
           return yield* poll(options)
         })
       )
       if (polled._tag === "Failure") {
-        round = 0
+        stale.settings = true
         yield* Effect.logWarning(`Queues could not be polled; trying again in ${pauseMillis} ms`, polled.failure)
         yield* Effect.sleep(pauseMillis)
         pauseMillis = Math.min(longestPauseMillis, pauseMillis * 2)
         continue
       }
       pauseMillis = 100
-      yield* Effect.timeoutOrElse(changed.await, {
+      yield* Effect.timeoutOrElse(poke.await, {
         duration: Math.min(interval, Math.max(shortestPauseMillis, polled.success ?? interval)),
         orElse: () => Effect.void
       })

@@ -3,7 +3,7 @@
  */
 import { Child, Supervisor } from "@coppice/supervision"
 import { PgClient } from "@effect/sql-pg"
-import { Duration, Effect, Latch, Layer, Schema } from "effect"
+import { Clock, type Duration, Effect, Latch, Layer, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import type * as Retention from "../Retention.ts"
 import * as Claim from "./claim.ts"
@@ -39,6 +39,8 @@ export interface Options {
   readonly connections: number
   readonly cron: ReadonlyArray<CronEntry.Prepared>
   readonly retention: Retention.Limits
+  /** Between two rounds of keeping the history in order. */
+  readonly maintenanceInterval: Duration.Input
 }
 
 /** The database that the node's own connections lead to is not the application's any more. */
@@ -50,7 +52,8 @@ class DatabaseMoved extends Schema.TaggedError<DatabaseMoved>("@coppice/jobs/Dat
 
 /** Things that loops wake each other with. */
 interface Pokes {
-  readonly settings: Latch.Latch
+  readonly poll: Latch.Latch
+  readonly stale: { settings: boolean }
   readonly cancel: Latch.Latch
   readonly cron: Latch.Latch
 }
@@ -68,7 +71,8 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   const lease = Nodes.lease(options.lease)
   const nodes = Nodes.make(yield* Database.make(own, outer.name, outer.time), lease, options.maxRescues)
   const pokes: Pokes = {
-    settings: Latch.makeUnsafe(true),
+    poll: Latch.makeUnsafe(true),
+    stale: { settings: true },
     cancel: Latch.makeUnsafe(false),
     cron: Latch.makeUnsafe(false)
   }
@@ -83,6 +87,8 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     Object.fromEntries(Array.from(engine.queues, ([name, { options }]) => [name, options]))
   )
   yield* Heartbeat.register(engine, nodes)
+  // On virtual time an idle node sleeps until something is due, so that a week is a few steps; it must be told then.
+  if (database.time === "clock") engine.scheduled = () => pokes.poll.openUnsafe()
   const settle = Settle.make(database)
   const claim = claimOf(database)
 
@@ -103,10 +109,11 @@ export const make = Effect.fnUntraced(function* (options: Options) {
           stage: Stage.make(database),
           settings: Queues.settings(database, engine.name, engine.queues),
           available,
-          changed: pokes.settings
+          poke: pokes.poll,
+          stale: pokes.stale
         })
       ),
-      Child.effect("maintenance", maintain(engine, client, options.retention)),
+      Child.effect("maintenance", maintain(engine, client, options)),
       Child.effect(
         "cron",
         CronLoop.run({
@@ -151,7 +158,8 @@ const watch = (application: PgClient.PgClient, config: PgClient.PgClientConfig) 
   Effect.gen(function* () {
     while (Listener.sameDatabase(application.config, config)) yield* Effect.sleep("1 second")
     return yield* new DatabaseMoved()
-  })
+    // Where a server is has nothing to do with what time it is for the jobs.
+  }).pipe(Effect.provideService(Clock.Clock, Clock.Clock.defaultValue()))
 
 /** What a signal means for this node. */
 const hear = (engine: Engine, pokes: Pokes, signal: Signal): void => {
@@ -160,7 +168,11 @@ const hear = (engine: Engine, pokes: Pokes, signal: Signal): void => {
       engine.queues.get(signal.queue)?.look()
       return
     case "Queue":
-      pokes.settings.openUnsafe()
+      pokes.stale.settings = true
+      pokes.poll.openUnsafe()
+      return
+    case "Due":
+      pokes.poll.openUnsafe()
       return
     case "Cancel":
       pokes.cancel.openUnsafe()
@@ -175,7 +187,8 @@ const receive = (engine: Engine, pokes: Pokes, signals: Signals, message: Messag
   if (message.from === signals.from) return
   const jobs = message.jobs ?? []
   for (const queue of jobs.includes("*") ? engine.queues.keys() : jobs) hear(engine, pokes, { _tag: "Jobs", queue })
-  if (message.queues === true) pokes.settings.openUnsafe()
+  if (message.queues === true) hear(engine, pokes, { _tag: "Queue", queue: "" })
+  if (message.due === true) pokes.poll.openUnsafe()
   if (message.cancel === true) pokes.cancel.openUnsafe()
   if (message.cron === true) pokes.cron.openUnsafe()
 }
@@ -199,7 +212,8 @@ const listen = (
         engine.hub.emit([{ _tag: "WakeUpMode", mode }])
         // Whatever was told while nobody listened is looked for once.
         for (const queue of engine.queues.values()) queue.look()
-        pokes.settings.openUnsafe()
+        pokes.stale.settings = true
+        pokes.poll.openUnsafe()
         pokes.cancel.openUnsafe()
         pokes.cron.openUnsafe()
       })
@@ -214,17 +228,18 @@ const claimOf = (database: Database.Database): Producer.Claim => {
       : Effect.map(plain(queue.name, demand, node, queue.marks, excluded), (rows) => ({ rows, retryIn: undefined }))
 }
 
-/** Between two rounds of keeping the history in order. */
-const maintenanceInterval = "1 minute"
-
-const maintain = (engine: Engine, client: Client, retention: Retention.Limits): Effect.Effect<never> =>
+const maintain = (
+  engine: Engine,
+  client: Client,
+  { maintenanceInterval, retention }: Pick<Options, "maintenanceInterval" | "retention">
+): Effect.Effect<never> =>
   Effect.gen(function* () {
     while (true) {
       const pruned = yield* Effect.result(
         Effect.andThen(History.ensurePartitions(client.database), History.prune(client.database, retention))
       )
       if (pruned._tag === "Failure") {
-        yield* Effect.logWarning("The history could not be kept in order; trying again in a minute", pruned.failure)
+        yield* Effect.logWarning("The history could not be kept in order; trying again later", pruned.failure)
       } else if (pruned.success.jobs > 0) {
         engine.hub.emit([{ _tag: "Pruned", count: pruned.success.jobs }])
       }

@@ -143,6 +143,7 @@ const conclude = (engine: Engine, ended: ReadonlyArray<Ended>, written: Written)
     // What a limit over all nodes kept may start now that the database knows of the end, and nobody else tells of it.
     if (held.queue.limited) held.queue.look()
     const state = written.get(held.row.id)
+    if (state === "retryable" || state === "scheduled") engine.scheduled()
     const worker = held.row.worker
     const queue = held.queue.name
     if (held.worker !== undefined) {

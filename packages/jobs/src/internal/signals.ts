@@ -18,6 +18,7 @@ export interface Message {
   readonly queues?: true
   readonly cancel?: true
   readonly cron?: true
+  readonly due?: true
   /** A listener that asks itself whether it hears. */
   readonly echo?: string
 }
@@ -84,7 +85,8 @@ export class Signals {
     const flags = {
       ...(others.has("Queue") ? { queues: true as const } : {}),
       ...(others.has("Cancel") ? { cancel: true as const } : {}),
-      ...(others.has("Cron") ? { cron: true as const } : {})
+      ...(others.has("Cron") ? { cron: true as const } : {}),
+      ...(others.has("Due") ? { due: true as const } : {})
     }
     if (names.length === 0 && others.size === 0) return []
     return [{ from, ...flags, jobs: names.length > namesPerMessage ? ["*"] : names }]

@@ -24,16 +24,23 @@ import * as Queues from "./queues.ts"
 import * as Runtime from "./runtime.ts"
 import { Signals } from "./signals.ts"
 
-/** The service alone, on the application's connections. */
-export const client = Effect.gen(function* () {
+/** The service alone, on the application's connections, and what it stands on. Who is `alone` has nobody to signal to. */
+export const clientWith = Effect.fnUntraced(function* ({ alone }: { readonly alone: boolean }) {
   const sql = yield* SqlClient.SqlClient
   const database = yield* Database.make(sql, yield* SchemaName, yield* TimeSource)
   const hub = new Hub(yield* Effect.context<never>())
   const signals = new Signals(database, "client")
-  yield* Effect.forkScoped(signals.run)
-  yield* Effect.addFinalizer(() => signals.flush)
-  return service(Runtime.clientOf(sql, database, { hub }, signals), hub, Effect.succeed(idle))
+  const telling = Runtime.clientOf(sql, database, { hub }, signals)
+  const client: Client = alone ? { ...telling, signal: () => Effect.void } : telling
+  if (!alone) {
+    yield* Effect.forkScoped(signals.run)
+    yield* Effect.addFinalizer(() => signals.flush)
+  }
+  return { client, hub, jobs: service(client, hub, Effect.succeed(idle)) }
 })
+
+/** The service alone. */
+export const client = Effect.map(clientWith({ alone: false }), ({ jobs }) => jobs)
 
 const idle: Status = { node: undefined, wakeUp: "off", queues: {}, heartbeatAge: undefined }
 
@@ -43,9 +50,10 @@ export const node = Effect.fnUntraced(function* <Workers extends ReadonlyArray<L
   const sql = yield* SqlClient.SqlClient
   const time = yield* TimeSource
   const database = yield* Database.make(sql, yield* SchemaName, time)
-  const lease = yield* positive("lease", options.lease ?? "30 seconds")
-  const pollInterval = yield* positive("pollInterval", options.pollInterval ?? "1 second")
-  const grace = yield* positive("shutdownGrace", options.shutdownGrace ?? (time === "clock" ? 0 : "15 seconds"))
+  const usual = defaults[time]
+  const lease = yield* positive("lease", options.lease ?? usual.lease)
+  const pollInterval = yield* positive("pollInterval", options.pollInterval ?? usual.pollInterval)
+  const grace = yield* positive("shutdownGrace", options.shutdownGrace ?? usual.shutdownGrace)
   const maxRescues = yield* count("maxRescues", options.maxRescues ?? 3)
   const connections = yield* count("connections", options.connections ?? 4)
   const retention = yield* Retention.limits(options.retention)
@@ -73,7 +81,8 @@ export const node = Effect.fnUntraced(function* <Workers extends ReadonlyArray<L
     grace,
     connections,
     cron,
-    retention
+    retention,
+    maintenanceInterval: usual.maintenanceInterval
   })
   const log = options.log ?? "problems"
   yield* Effect.forkScoped(JobLogger.run(log === "all" ? hub.stream : hub.problems, log))
@@ -85,8 +94,17 @@ export const node = Effect.fnUntraced(function* <Workers extends ReadonlyArray<L
   return Layer.merge(loops, Layer.succeed(Jobs, jobs))
 })
 
+/**
+ * On virtual time, nothing is lost, and nobody else runs jobs: a node that sleeps until something is due lets a week pass in
+ * a few steps.
+ */
+const defaults = {
+  database: { lease: "30 seconds", pollInterval: "1 second", shutdownGrace: "15 seconds", maintenanceInterval: "1 minute" },
+  clock: { lease: "1 day", pollInterval: "1 hour", shutdownGrace: 0, maintenanceInterval: "1 day" }
+} as const
+
 /** The workers among the services of a context. */
-const workersIn = (context: Context.Context<never>): ReadonlyMap<string, Worker.Running> =>
+export const workersIn = (context: Context.Context<never>): ReadonlyMap<string, Worker.Running> =>
   new Map(
     [...context.mapUnsafe].flatMap(([key, value]) =>
       // What stands under such a key was put there by `Worker.toLayer`.
