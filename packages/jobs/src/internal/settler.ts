@@ -140,8 +140,6 @@ const conclude = (engine: Engine, ended: ReadonlyArray<Ended>, written: Written)
     engine.forget(held)
     // The end of a job may be what the limit over all nodes has waited for.
     if (held.queue.limited) held.queue.look()
-    // What a limit over all nodes kept may start now that the database knows of the end, and nobody else tells of it.
-    if (held.queue.limited) held.queue.look()
     const state = written.get(held.row.id)
     if (state === "retryable" || state === "scheduled") engine.scheduled()
     const worker = held.row.worker
