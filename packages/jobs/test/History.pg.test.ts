@@ -190,3 +190,26 @@ layer(tables)("history on several connections", (it) => {
     )
   })
 })
+
+layer(
+  recorder.pipe(Layer.provideMerge(Postgres.layerTestDatabase({ template: { name: "jobs", migrate: Migrations.run } })))
+)("history by the database's clock", (it) => {
+  it.effect("has its partitions and its limits", () =>
+    Effect.gen(function* () {
+      const { ensure, prune } = yield* setUp
+      assert.deepStrictEqual(yield* ensure, { made: 4, postponed: 0 })
+      assert.deepStrictEqual(yield* ensure, { made: 0, postponed: 0 })
+      const kept = yield* insert({ state: "completed", count: 5 })
+      yield* insert({ state: "completed", count: 4, finishedAt: new Date(0) })
+      yield* insert({ state: "discarded", count: 3, finishedAt: new Date(0) })
+      assert.strictEqual((yield* prune(forever)).jobs, 0)
+      assert.strictEqual((yield* prune({ ...forever, completed: { count: 7 } })).jobs, 2)
+      assert.strictEqual((yield* prune({ ...forever, discarded: { age: "1 hour" } })).jobs, 3)
+      assert.strictEqual((yield* prune({})).jobs, 2)
+      assert.deepStrictEqual(
+        (yield* all).map((row) => row.id),
+        kept
+      )
+    })
+  )
+})

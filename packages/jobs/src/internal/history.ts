@@ -36,12 +36,12 @@ export const prune = Effect.fnUntraced(function* (
   database: Database,
   limits: Limits
 ): Effect.fn.Return<Pruned, SqlError> {
-  const cutoffs = yield* findCutoffs(database, limits)
-  yield* detachPast(database, cutoffs)
+  const found = yield* findCutoffs(database, limits)
+  yield* detachPast(database, found)
   const dropped = yield* Partitions.drop(database)
   let { jobs, keys } = dropped
   for (const state of finishedStates) {
-    const cutoff = cutoffs[state]
+    const cutoff = found[state]
     if (cutoff === undefined) continue
     for (let n = batch; n === batch;) {
       const [row] = yield* database.run<{ readonly jobs: number; readonly keys: number }>(deletion(database, state), [
@@ -71,53 +71,53 @@ interface Cutoff {
 type Cutoffs = Readonly<Partial<Record<FinishedState, Cutoff>>>
 
 const findCutoffs = Effect.fnUntraced(function* (database: Database, limits: Limits) {
-  const { schema } = database
-  const params: Array<number> = []
-  const parts = finishedStates.flatMap((state) => {
-    const { ageMillis, count } = limits[state]
-    const candidates: Array<string> = []
-    if (ageMillis < forever) {
-      params.push(ageMillis)
-      const age = `$${params.length + 1}::float8`
-      candidates.push(`select ${now} - ${age} * interval '1 millisecond' as at, ${Number.MAX_SAFE_INTEGER} as id`)
-    }
-    if (Number.isFinite(count)) {
-      params.push(count)
-      const rows = `$${params.length + 1}::float8`
-      // Counting reads an index from its end, for as many rows as are kept. A history that is too small for them need not
-      // be counted, and one node at a time is enough.
-      candidates.push(`
-        (select finished_at as at, id from ${schema}.jobs_history
-          where state = '${state}' and (select bytes from size) > ${rows} * ${rowSize} and (select open from gate)
-          order by finished_at desc, id desc offset ${rows}::bigint limit 1)`)
-    }
-    return candidates.length === 0
-      ? []
-      : [
-          `(select '${state}' as state, at, id from (${candidates.join(" union all ")}) c order by at desc, id desc limit 1)`
-        ]
-  })
-  const cutoffs: { [S in FinishedState]?: Cutoff } = {}
-  if (parts.length === 0) return cutoffs
   const rows = yield* database.timed<{ readonly state: FinishedState } & Cutoff>(
-    `with size as materialized (
-       select sum(pg_relation_size(inhrelid)) as bytes from pg_inherits where inhparent = '${schema}.jobs_history'::regclass
-     ), gate as materialized (
-       select ${Partitions.nobodyElse(database)} as open
-     )
-     select state, to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at, id::text as id
-       from (${parts.join(" union all ")}) cutoffs`,
-    params
+    cutoffs(database),
+    finishedStates.flatMap((state) => {
+      const { ageMillis, count } = limits[state]
+      return [ageMillis < forever ? ageMillis : null, Number.isFinite(count) ? count : null]
+    })
   )
-  for (const { at, id, state } of rows) cutoffs[state] = { at, id }
-  return cutoffs
+  const found: { [S in FinishedState]?: Cutoff } = {}
+  for (const { at, id, state } of rows) found[state] = { at, id }
+  return found
 })
 
+/**
+ * The cutoff of each state that has one: the later of those by age and by count.
+ *
+ * Counting reads an index from its end, for as many rows as are kept. A history that is too small for them need not be
+ * counted, and one node at a time is enough.
+ */
+const cutoffs = (database: Database) => {
+  const history = `${database.schema}.jobs_history`
+  const ofState = (state: FinishedState, index: number) => {
+    const age = `$${2 * index + 2}::float8`
+    const count = `$${2 * index + 3}::float8`
+    return `(
+      select '${state}' as state, at, id from (
+        select ${now} - ${age} * interval '1 millisecond' as at, ${Number.MAX_SAFE_INTEGER} as id where ${age} is not null
+         union all (
+        select finished_at, id from ${history}
+         where state = '${state}' and (select bytes from size) > ${count} * ${rowSize} and (select open from gate)
+         order by finished_at desc, id desc offset coalesce(${count}, 0)::bigint limit 1)
+      ) candidates order by at desc, id desc limit 1)`
+  }
+  return `
+    with size as materialized (
+      select sum(pg_relation_size(inhrelid)) as bytes from pg_inherits where inhparent = '${history}'::regclass
+    ), gate as materialized (
+      select ${Partitions.nobodyElse(database)} as open
+    )
+    select state, to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at, id::text as id
+      from (${finishedStates.map(ofState).join(" union all ")}) cutoffs`
+}
+
 /** Detaches the partitions of days that are over in which nothing is left to keep. */
-const detachPast = Effect.fnUntraced(function* (database: Database, cutoffs: Cutoffs) {
+const detachPast = Effect.fnUntraced(function* (database: Database, found: Cutoffs) {
   const nothingToKeep = (partition: string) => {
     const kept = finishedStates.map((state) => {
-      const cutoff = cutoffs[state]
+      const cutoff = found[state]
       const younger = cutoff === undefined ? "" : ` and (finished_at, id) > ('${cutoff.at}', ${cutoff.id})`
       return `select from ${partition} where state = '${state}'${younger}`
     })
