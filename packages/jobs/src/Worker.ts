@@ -27,7 +27,7 @@
  * export const welcome = WelcomeWorker.enqueue({ to: "ada@example.org" }, { scheduleIn: "5 minutes" })
  * ```
  */
-import { type Cause, Context, Duration, Effect, Exit, Layer, Random, Schema, type Scope } from "effect"
+import { Cause, Context, Duration, Effect, Exit, Layer, Random, Schema, SchemaAST, type Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { Jobs } from "./internal/jobsService.ts"
 import { findUnstorable } from "./internal/json.ts"
@@ -59,6 +59,15 @@ export type ArgsOf<A> = A extends Schema.Top
     ? Schema.Struct.Type<A>
     : never
 
+/** Fields that args can be unique by; none where they are no object. */
+export type KeyOf<Args> = unknown extends Args
+  ? string
+  : Args extends ReadonlyArray<unknown>
+    ? never
+    : Args extends object
+      ? keyof Args & string
+      : never
+
 /** Why an attempt did not succeed, as `backoff` sees it. */
 export interface Failure {
   /** The attempt that failed, from 1. */
@@ -89,7 +98,7 @@ export interface Definition<Args extends ArgsInput, Result extends Schema.Top> {
   readonly tags?: ReadonlyArray<string> | undefined
   readonly meta?: Readonly<Record<string, Schema.Json>> | undefined
   /** Keeps a second job like the first out; see `NewJob.Unique`. Defaults to no uniqueness. */
-  readonly unique?: Unique<keyof ArgsOf<Args> & string> | undefined
+  readonly unique?: Unique<KeyOf<ArgsOf<Args>>> | undefined
   /** How long an attempt may take until its handler is interrupted and it counts as failed. Defaults to no limit. */
   readonly timeout?: Duration.Input | undefined
   /** How long an attempt may take until a `slow` event tells of it. Defaults to one minute. */
@@ -121,6 +130,8 @@ export interface Spec {
   readonly tags: ReadonlyArray<string>
   readonly meta: Readonly<Record<string, Schema.Json>>
   readonly unique: Unique<string> | undefined
+  /** The fields of encoded args; undefined where they may be any. */
+  readonly argsFields: ReadonlySet<string> | undefined
   readonly timeout: Duration.Duration | undefined
   readonly slowAfter: Duration.Duration
   readonly backoff: ((failure: Failure) => Duration.Input) | undefined
@@ -139,13 +150,16 @@ export interface WorkerClass<Self, Name extends string, Args, Result> extends Co
 > {
   readonly spec: Spec
   /** A job, to be given to `Jobs.enqueue` or `Jobs.enqueueMany`. */
-  readonly job: (args: Args, options?: Options) => NewJob
+  readonly job: (args: Args, options?: Options<KeyOf<Args>>) => NewJob
   /** Inserts a job: in the transaction that is open, if there is one, and visible to nobody before that commits. */
-  readonly enqueue: (args: Args, options?: Options) => Effect.Effect<Enqueued, InvalidJob | UniqueBusy | SqlError, Jobs>
+  readonly enqueue: (
+    args: Args,
+    options?: Options<KeyOf<Args>>
+  ) => Effect.Effect<Enqueued, InvalidJob | UniqueBusy | SqlError, Jobs>
   /** Inserts many jobs in one statement. The answers are in the order of the args; what is invalid is `Rejected` alone. */
   readonly enqueueMany: (
     args: ReadonlyArray<Args>,
-    options?: Options
+    options?: Options<KeyOf<Args>>
   ) => Effect.Effect<ReadonlyArray<Enqueued | Rejected>, SqlError, Jobs>
   /** The worker with its handler. What the handler or its making needs is what the layer needs. */
   readonly toLayer: <E, R, HE, HR>(
@@ -218,6 +232,7 @@ const toSpec = (name: string, definition: Definition<ArgsInput, Schema.Top>): Sp
     tags: definition.tags ?? [],
     meta: definition.meta ?? {},
     unique: definition.unique,
+    argsFields: fieldsOf(args.ast),
     timeout: definition.timeout === undefined ? undefined : Duration.fromInputUnsafe(definition.timeout),
     slowAfter: Duration.fromInputUnsafe(definition.slowAfter ?? "1 minute"),
     backoff: definition.backoff,
@@ -230,34 +245,60 @@ const toSpec = (name: string, definition: Definition<ArgsInput, Schema.Top>): Sp
 
 const codec = (schema: Schema.Top) => Schema.toCodecJson(schema as AnySchema)
 
+/** The names of the fields that encoded values have; undefined where they may have any. */
+const fieldsOf = (ast: SchemaAST.AST): ReadonlySet<string> | undefined => {
+  const encoded = SchemaAST.toEncoded(ast)
+  if (encoded._tag === "Union") {
+    const members = encoded.types.map(fieldsOf)
+    return members.includes(undefined) ? undefined : new Set(members.flatMap((names) => [...(names ?? [])]))
+  }
+  return encoded._tag === "Objects" && encoded.indexSignatures.length === 0
+    ? new Set(encoded.propertySignatures.map(({ name }) => String(name)))
+    : undefined
+}
+
 const newJob = (spec: Spec, args: unknown, options: Options): NewJob => {
   const encoded = spec.encodeArgs(args)
+  const unique = options.unique === false ? undefined : (options.unique ?? spec.unique)
   return {
     "~coppice/jobs/NewJob": true,
     worker: spec.name,
     argsVersion: spec.argsVersion,
-    args: checked(spec, encoded),
+    args: checked(spec, encoded, unique),
     queue: options.queue ?? spec.queue,
     priority: options.priority ?? spec.priority,
     maxAttempts: options.maxAttempts ?? spec.maxAttempts,
     tags: options.tags === undefined ? spec.tags : [...new Set([...spec.tags, ...options.tags])],
     meta: options.meta === undefined ? spec.meta : { ...spec.meta, ...options.meta },
     partition: options.partition ?? (Exit.isSuccess(encoded) ? spec.partition?.(args) : undefined),
-    unique: options.unique === false ? undefined : (options.unique ?? spec.unique),
+    unique,
     scheduleAt: options.scheduleAt,
     scheduleIn: options.scheduleIn
   }
 }
 
-const checked = (spec: Spec, encoded: Exit.Exit<unknown, Schema.SchemaError>): NewJob["args"] => {
+const checked = (
+  spec: Spec,
+  encoded: Exit.Exit<unknown, Schema.SchemaError>,
+  unique: Unique<string> | undefined
+): NewJob["args"] => {
+  const invalid = (path: string, problem: string): NewJob["args"] => ({
+    _tag: "Invalid",
+    error: new InvalidJob({ worker: spec.name, path, problem })
+  })
   if (Exit.isFailure(encoded)) {
     const [error] = encoded.cause.reasons
-    const problem = error?._tag === "Fail" ? `do not fit their schema: ${error.error.message}` : "could not be encoded"
-    return { _tag: "Invalid", error: new InvalidJob({ worker: spec.name, path: "args", problem }) }
+    if (error?._tag === "Fail") return invalid("args", `do not fit their schema: ${error.error.message}`)
+    return invalid("args", `could not be encoded: ${Cause.pretty(encoded.cause)}`)
   }
   const found = findUnstorable(encoded.value, "args")
-  return found === undefined
-    ? // What `toCodecJson` encodes to is JSON.
-      { _tag: "Valid", value: encoded.value as Schema.Json }
-    : { _tag: "Invalid", error: new InvalidJob({ worker: spec.name, ...found }) }
+  if (found !== undefined) return invalid(found.path, found.problem)
+  // A field that no args have would make all of them the same.
+  const stranger = spec.argsFields === undefined ? undefined : unique?.keys?.find((key) => !spec.argsFields?.has(key))
+  if (stranger !== undefined) {
+    const names = [...(spec.argsFields ?? [])].join(", ")
+    return invalid("options.unique.keys", `name ${stranger}, which encoded args do not have: they have ${names}`)
+  }
+  // What `toCodecJson` encodes to is JSON.
+  return { _tag: "Valid", value: encoded.value as Schema.Json }
 }

@@ -1,6 +1,6 @@
 import { type NewJob, Worker } from "@coppice/jobs"
 import { assert, describe, layer } from "@effect/vitest"
-import { DateTime, Duration, Effect, Schema } from "effect"
+import { DateTime, Duration, Effect, type Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { Anything, counts, Fresh, idOf, Mail, read, setUp, Sync, Tables } from "./fixtures/enqueue.ts"
 

@@ -266,7 +266,7 @@ layer(Tables)("unique jobs", (it) => {
       assert.strictEqual(yield* path({ fields: [] }), "options.unique.fields")
       assert.strictEqual(yield* path({ fields: ["worker", "arg"] }), "options.unique.fields[1]")
       assert.strictEqual(yield* path({ keys: [] }), "options.unique.keys")
-      assert.strictEqual(yield* path({ keys: [1] }), "options.unique.keys[0]")
+      assert.strictEqual(yield* path({ keys: ["dya"] }), "options.unique.keys")
       assert.strictEqual(yield* path({ keys: ["day"], fields: ["worker"] }), "options.unique.keys")
       for (const states of ["active", [], ["available"], ["scheduled", "executing"], ["scheduled", "done"], 1]) {
         assert.strictEqual(yield* path({ states }), "options.unique.states", JSON.stringify(states))
@@ -274,6 +274,8 @@ layer(Tables)("unique jobs", (it) => {
       assert.strictEqual(yield* path({ onBusy: "fail" }), "options.unique.onBusy")
       assert.strictEqual(yield* path({ replace: { executing: ["args"] } }), "options.unique.replace.executing")
       assert.strictEqual(yield* path({ replace: { available: ["state"] } }), "options.unique.replace.available[0]")
+      const number = yield* Effect.flip(enqueue(Anything.job({}, { unique: { keys: [1 as never] } })))
+      assert.include(number.message, "options.unique.keys[0] must be the name of a field of the args")
       const list = yield* Effect.flip(enqueue(Anything.job([1], { unique: { keys: ["a"] } })))
       assert.include(list.message, "options.unique.keys are fields of the args, which are no object")
       assert.deepStrictEqual(yield* counts, { jobs: 0, keys: 0 })

@@ -1,7 +1,7 @@
 /**
  * What makes a job unique, made ready for the database: the key, the states that it is for, and how long.
  */
-import { Duration, Option } from "effect"
+import { Duration, Option, type Schema } from "effect"
 import { createHash } from "node:crypto"
 import { activeStates, finishedStates, type State, states } from "../Job.ts"
 import type { NewJob, Replaceable, Unique } from "../NewJob.ts"
@@ -96,23 +96,20 @@ export const ruleOf = (unique: Unique<string>): Rule | Problem => {
  *
  * It is the hash of a JSON array that names what it holds, so no two choices of fields or keys can have the same.
  */
-export const keyOf = (rule: Rule, job: NewJob, args: unknown): string | Problem => {
+export const keyOf = (rule: Rule, job: NewJob, args: Schema.Json): string | Problem => {
   const parts: Array<string> = ['"coppice/jobs/unique/1"']
   for (const field of rule.fields) {
-    parts.push(`"${field}"`)
     if (field !== "args" || rule.keys === undefined) {
-      parts.push(canonical(field === "args" ? (args as never) : job[field]))
+      parts.push(`"${field}"`, canonical(field === "args" ? args : job[field]))
       continue
     }
     if (typeof args !== "object" || args === null || Array.isArray(args)) {
       return { path: "options.unique.keys", problem: "are fields of the args, which are no object" }
     }
-    for (const key of rule.keys) {
+    parts.push('"keys"')
+    for (const [key, value] of rule.keys.map((key) => [key, own(args, key)] as const)) {
       // A field that is absent is not the same as one that is null.
-      const value: unknown = Object.hasOwn(args, key) ? Reflect.get(args, key) : undefined
-      parts.push(
-        value === undefined ? `[${JSON.stringify(key)}]` : `[${JSON.stringify(key)},${canonical(value as never)}]`
-      )
+      parts.push(value === undefined ? `[${JSON.stringify(key)}]` : `[${JSON.stringify(key)},${canonical(value)}]`)
     }
   }
   return createHash("sha256")
@@ -121,6 +118,9 @@ export const keyOf = (rule: Rule, job: NewJob, args: unknown): string | Problem 
 }
 
 // --------------------------------------------------------------------------------------------------------------------
+
+const own = (object: object, key: string): Schema.Json | undefined =>
+  Object.hasOwn(object, key) ? Reflect.get(object, key) : undefined
 
 const options = new Set(["period", "fields", "keys", "states", "replace", "onBusy"])
 const allFields: ReadonlyArray<Field> = ["worker", "queue", "args", "meta"]
