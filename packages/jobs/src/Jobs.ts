@@ -23,7 +23,12 @@ import type { Enqueued, InvalidJob, NewJob, Rejected, UniqueBusy } from "./NewJo
 import type * as Queue from "./Queue.ts"
 import type * as Retention from "./Retention.ts"
 
-/** Which jobs; what is left out does not matter, and within a list one must match. */
+/**
+ * Which jobs; what is left out does not matter, and within a list one must match.
+ *
+ * A filter without fields, or whose fields are all undefined, is every job, also for `cancel`, `retry` and `delete`. An
+ * empty list, and what cannot be in the database, such as text with NUL, is none. `args`, `meta` and `tag` have no index.
+ */
 export interface Filter {
   readonly id?: JobId | ReadonlyArray<JobId> | undefined
   readonly queue?: string | ReadonlyArray<string> | undefined
