@@ -217,6 +217,25 @@ layer(tables)("history", (it) => {
       }).pipe(Effect.provide(fresh))
     )
 
+    it.effect("is kept by a role that may change rows but no tables", () =>
+      Effect.gen(function* () {
+        const { client } = yield* Recorder
+        yield* ensure
+        yield* insert({ state: "completed", count: 3 })
+        yield* TestClock.adjust("10 days")
+        yield* insert({ state: "completed", count: 2 })
+        const old = yield* partitions
+        yield* client.database.run("create role app")
+        yield* client.database.run("grant usage on schema jobs to app")
+        yield* client.database.run("grant select, insert, update, delete on all tables in schema jobs to app")
+        yield* client.database.run("set local role app")
+        assert.deepStrictEqual(yield* ensure, { made: 0, postponed: 4 })
+        assert.deepStrictEqual(yield* prune(), { jobs: 3, partitions: 0, keys: 0 })
+        yield* client.database.run("reset role")
+        assert.deepStrictEqual(yield* partitions, { ...old, "19700101": 0 })
+      }).pipe(Effect.provide(fresh))
+    )
+
     it.effect("of nothing and for ever removes nothing", () =>
       Effect.gen(function* () {
         yield* insert({ state: "completed", count: 3, finishedAt: new Date("1800-01-01") })

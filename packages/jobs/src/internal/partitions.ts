@@ -22,7 +22,7 @@ const movable = 10_000
 /** What became of partitions that were missing. */
 export interface Ensured {
   readonly made: number
-  /** They could not be had now, because of locks, or because of too many jobs in the default partition. */
+  /** They cannot be made now: because of locks or rights, or of too many jobs in the default partition. */
   readonly postponed: number
 }
 
@@ -144,7 +144,7 @@ export const drop = Effect.fnUntraced(function* (
   return total
 })
 
-/** What became of a step that was not done: another node is at it, it was not needed, or it has to wait. */
+/** What became of a step that was not done: another node is at it, it was not needed, or it cannot be done now. */
 export type Undone = "busy" | "unneeded" | "postponed"
 
 /** The condition that nobody else is changing partitions now, as a part of a statement. It lasts until the transaction ends. */
@@ -190,7 +190,10 @@ const make = Effect.fnUntraced(function* (database: Database, day: Day) {
   return "made" as const
 })
 
-/** Runs a step in a transaction, unless another node is at it; if it does not get its locks soon, it is undone. */
+/**
+ * Runs a step in a transaction, unless another node is at it. If it does not get its locks soon, or the role may not change
+ * tables, it is undone: the queue works without it.
+ */
 const alone = <A>(database: Database, step: Effect.Effect<A, SqlError>): Effect.Effect<A | Undone, SqlError> =>
   database.run<{ readonly got: boolean }>(`select ${nobodyElse(database)} as got`).pipe(
     Effect.flatMap(([row]): Effect.Effect<A | Undone, SqlError> =>
@@ -198,8 +201,9 @@ const alone = <A>(database: Database, step: Effect.Effect<A, SqlError>): Effect.
     ),
     database.client.withTransaction,
     Effect.catchIf(
-      (error) => error.reason._tag === "LockTimeoutError",
-      () => Effect.succeed("postponed" as const)
+      ({ reason }) => reason._tag === "LockTimeoutError" || reason._tag === "AuthorizationError",
+      (error) =>
+        Effect.as(Effect.logDebug("A partition of the job history stays as it is for now", error), "postponed" as const)
     )
   )
 
