@@ -8,11 +8,13 @@ export const bullMq: Implementation = {
   name: "BullMQ",
   configuration:
     "6, on Redis with appendonly yes, appendfsync everysec (less durable than Postgres): concurrency 100, removeOnComplete { count: 1000 }",
-  open: ({ redis }) =>
+  open: ({ database, redis }) =>
     Effect.gen(function* () {
       const connection = yield* connect(redis)
+      // Samples share the server, and no jobs.
+      const prefix = new URL(database).pathname
       const queue = yield* Effect.acquireRelease(
-        Effect.sync(() => new Queue<{ readonly n: number }>("noop", { connection })),
+        Effect.sync(() => new Queue<{ readonly n: number }>("noop", { connection, prefix })),
         (queue) => Effect.promise(() => queue.close())
       )
       return {
@@ -23,7 +25,7 @@ export const bullMq: Implementation = {
           Effect.gen(function* () {
             const connection = yield* connect(redis)
             const handler = async ({ data }: Job<{ readonly n: number }>) => started(data.n)
-            const options = { connection, concurrency: 100, removeOnComplete: { count: 1000 } }
+            const options = { connection, prefix, concurrency: 100, removeOnComplete: { count: 1000 } }
             yield* Effect.acquireRelease(
               Effect.sync(() => new Worker<{ readonly n: number }>("noop", handler, options)),
               (worker) => Effect.promise(() => worker.close())

@@ -1,7 +1,6 @@
 /** graphile-worker 0.18 with the settings of its own performance test, in one process. */
-import { Effect, type Scope } from "effect"
+import { Effect } from "effect"
 import { Logger, makeWorkerUtils, run } from "graphile-worker"
-import { Pool } from "pg"
 import { finds, inOrder, session } from "./Database.ts"
 import type { AgedQueue, Implementation } from "./Implementation.ts"
 
@@ -12,9 +11,8 @@ export const graphileWorker: Implementation<AgedQueue> = {
   open: ({ database }) =>
     Effect.gen(function* () {
       const connection = yield* session(database)
-      const pool = yield* poolOf(database, 2)
       const utils = yield* Effect.acquireRelease(
-        Effect.promise(() => makeWorkerUtils({ pgPool: pool, logger: silent })),
+        Effect.promise(() => makeWorkerUtils({ connectionString: database, maxPoolSize: 2, logger: silent })),
         (utils) => Effect.promise(async () => utils.release())
       )
       yield* Effect.promise(() => utils.migrate())
@@ -38,38 +36,30 @@ export const graphileWorker: Implementation<AgedQueue> = {
 }
 
 const work = (database: string, started: (job: number) => void) =>
-  Effect.gen(function* () {
-    const pool = yield* poolOf(database, 25)
-    return yield* Effect.acquireRelease(
-      Effect.promise(() =>
-        run({
-          pgPool: pool,
-          noHandleSignals: true,
-          logger: silent,
-          taskList: {
-            noop: (payload) => {
-              // What `addJob` was given above.
-              started((payload as { readonly n: number }).n)
-            }
-          },
-          preset: {
-            worker: {
-              concurrentJobs: 24,
-              localQueue: { size: 500, refetchDelay: { durationMs: 10 } },
-              completeJobBatchDelay: 0,
-              failJobBatchDelay: 0
-            }
-          }
-        })
-      ),
-      (runner) => Effect.promise(() => runner.stop())
-    )
-  })
-
-const poolOf = (database: string, max: number): Effect.Effect<Pool, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.sync(() => new Pool({ connectionString: database, max })),
-    (pool) => Effect.promise(() => pool.end())
+    Effect.promise(() =>
+      run({
+        connectionString: database,
+        maxPoolSize: 25,
+        noHandleSignals: true,
+        logger: silent,
+        taskList: {
+          noop: (payload) => {
+            // What `addJob` was given above.
+            started((payload as { readonly n: number }).n)
+          }
+        },
+        preset: {
+          worker: {
+            concurrentJobs: 24,
+            localQueue: { size: 500, refetchDelay: { durationMs: 10 } },
+            completeJobBatchDelay: 0,
+            failJobBatchDelay: 0
+          }
+        }
+      })
+    ),
+    (runner) => Effect.promise(() => runner.stop())
   )
 
 const silent = new Logger(() => () => {})
