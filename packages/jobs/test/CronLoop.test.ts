@@ -8,7 +8,7 @@ import type { CatchUp, Entry } from "../src/Crontab.ts"
 import { prepareAll } from "../src/internal/cronEntry.ts"
 import { due, parse } from "../src/internal/cronSchedule.ts"
 import { InvalidJob } from "../src/NewJob.ts"
-import { bench, Digest, digest, type Made, nodeId, open } from "./fixtures/cron.ts"
+import { bench, Digest, digest, live, type Made, open } from "./fixtures/cron.ts"
 
 /** Two thousand jobs take a second or two, on a machine that has nothing else to do. */
 const busy = 120_000
@@ -18,16 +18,6 @@ const start = (from: string) =>
   Effect.gen(function* () {
     yield* TestClock.setTime(Date.parse(from))
     return yield* bench(`cron_${++schemas}`, "clock")
-  })
-
-/** Runs a loop for a while of virtual time, as a node does that is killed then. */
-const live = <E>(loop: Effect.Effect<Effect.Effect<never>, E>, duration: Duration.Input) =>
-  Effect.gen(function* () {
-    const fiber = yield* Effect.forkChild(yield* loop)
-    yield* Pglite.advance(duration)
-    const stopped = fiber.pollUnsafe()
-    if (stopped !== undefined) return yield* Effect.die(stopped)
-    yield* Fiber.interrupt(fiber)
   })
 
 const every = (from: string, to: string, step: Duration.Input): ReadonlyArray<string> => {
@@ -389,131 +379,6 @@ layer(Postgres.layerTest)("the crontab", (it) => {
       ]) {
         assert.instanceOf(yield* refused([digest("@daily", { job })]), InvalidJob)
       }
-    })
-  )
-})
-
-layer(Postgres.layerTest)("@reboot", (it) => {
-  const reboot = [digest("@reboot")]
-
-  it.effect("fires when the first node starts, and not for those that come while it lives", () =>
-    Effect.gen(function* () {
-      const { beat, instants, loop, startNode } = yield* start("2026-01-01T12:00:00Z")
-      yield* startNode(1)
-      const one = yield* Effect.forkChild(yield* loop(reboot))
-      yield* Pglite.advance("3 seconds")
-      assert.deepStrictEqual(yield* instants, ["2026-01-01T12:00:00.000Z"])
-      yield* startNode(2)
-      const two = yield* Effect.forkChild(yield* loop(reboot, { node: { id: nodeId(2) } }))
-      for (let n = 0; n < 10; n++) {
-        yield* Pglite.advance("5 seconds")
-        yield* beat(1)
-        yield* beat(2)
-      }
-      assert.strictEqual((yield* instants).length, 1)
-      yield* Fiber.interrupt(one)
-      yield* Fiber.interrupt(two)
-    })
-  )
-
-  it.effect("fires once for nodes that start at the same time", () =>
-    Effect.gen(function* () {
-      const { beat, instants, loop, startNode } = yield* start("2026-01-01T12:00:00Z")
-      const fibers = []
-      for (const n of [1, 2, 3, 4]) {
-        yield* startNode(n)
-        fibers.push(yield* Effect.forkChild(yield* loop(reboot, { node: { id: nodeId(n) } })))
-      }
-      for (let n = 0; n < 10; n++) {
-        yield* Pglite.advance("5 seconds")
-        for (const id of [1, 2, 3, 4]) yield* beat(id)
-      }
-      assert.deepStrictEqual(yield* instants, ["2026-01-01T12:00:00.000Z"])
-      for (const fiber of fibers) yield* Fiber.interrupt(fiber)
-    })
-  )
-
-  it.effect("fires at the next start of all, also of an entry that the database alone knows", () =>
-    Effect.gen(function* () {
-      const { cron, instants, loop, startNode, stopNode } = yield* start("2026-01-01T12:00:00Z")
-      yield* startNode(1)
-      yield* live(
-        Effect.tap(loop([]), () => cron.create(digest("@reboot"))),
-        "1 minute"
-      )
-      assert.deepStrictEqual(yield* instants, [])
-      yield* stopNode(1)
-      yield* Pglite.advance("1 second")
-      yield* startNode(2)
-      yield* live(loop([], { node: { id: nodeId(2) } }), "1 minute")
-      assert.deepStrictEqual(yield* instants, ["2026-01-01T12:01:01.000Z"])
-    })
-  )
-
-  it.effect("fires for a node that starts just after the only other one was killed, once that is clear", () =>
-    Effect.gen(function* () {
-      const { beat, instants, loop, startNode } = yield* start("2026-01-01T12:00:00Z")
-      yield* startNode(1)
-      yield* live(loop(reboot), "2 seconds")
-      yield* beat(1)
-      yield* Pglite.advance("2 seconds")
-      yield* startNode(2)
-      const fiber = yield* Effect.forkChild(yield* loop(reboot, { node: { id: nodeId(2) } }))
-      yield* Pglite.advance("15 seconds")
-      yield* beat(2)
-      assert.strictEqual((yield* instants).length, 1)
-      yield* Pglite.advance("5 seconds")
-      assert.deepStrictEqual(yield* instants, ["2026-01-01T12:00:00.000Z", "2026-01-01T12:00:04.000Z"])
-      yield* Fiber.interrupt(fiber)
-    })
-  )
-
-  it.effect("does not fire for a node that replaces another one while that is still there", () =>
-    Effect.gen(function* () {
-      const { beat, instants, loop, startNode, stopNode } = yield* start("2026-01-01T12:00:00Z")
-      yield* startNode(1)
-      yield* live(loop(reboot), "1 minute")
-      yield* beat(1)
-      yield* Pglite.advance("1 second")
-      yield* startNode(2)
-      const fiber = yield* Effect.forkChild(yield* loop(reboot, { node: { id: nodeId(2) } }))
-      yield* Pglite.advance("2 seconds")
-      yield* stopNode(1)
-      yield* Pglite.advance("2 minutes")
-      assert.strictEqual((yield* instants).length, 1)
-      yield* Fiber.interrupt(fiber)
-    })
-  )
-
-  it.effect("waits for the node's own row, and fires once although the loop is started again", () =>
-    Effect.gen(function* () {
-      const { instants, loop, startNode } = yield* start("2026-01-01T12:00:00Z")
-      const effect = yield* loop(reboot)
-      yield* live(Effect.succeed(effect), "1 minute")
-      assert.deepStrictEqual(yield* instants, [])
-      yield* startNode(1)
-      yield* live(Effect.succeed(effect), "1 minute")
-      yield* live(Effect.succeed(effect), "1 minute")
-      yield* live(loop(reboot), "1 minute")
-      assert.deepStrictEqual(yield* instants, ["2026-01-01T12:01:00.000Z"])
-    })
-  )
-
-  it.effect("does not fire while it is paused, nor when it is resumed", () =>
-    Effect.gen(function* () {
-      const { cron, instants, loop, startNode, stopNode } = yield* start("2026-01-01T12:00:00Z")
-      yield* startNode(1)
-      yield* live(loop(reboot), "1 minute")
-      yield* cron.pause("digest")
-      yield* stopNode(1)
-      yield* Pglite.advance("1 second")
-      yield* startNode(2)
-      const fiber = yield* Effect.forkChild(yield* loop(reboot, { node: { id: nodeId(2) } }))
-      yield* Pglite.advance("1 minute")
-      yield* cron.resume("digest")
-      yield* Pglite.advance("2 minutes")
-      assert.strictEqual((yield* instants).length, 1)
-      yield* Fiber.interrupt(fiber)
     })
   )
 })

@@ -2,8 +2,9 @@
  * The statements of the loop: one that reads the crontab, and one that fires.
  *
  * Firing moves `last_fire` of the entry and inserts the jobs in one statement, so an instant makes its job exactly once
- * over any number of nodes: of those that try at the same time one holds the row, the others wait for it, and find nothing
- * left to do, or everything if the first did not commit. What fails leaves `last_fire` where it was.
+ * over any number of nodes. Of those that try at the same time one gets the row; the others do not wait for it, because
+ * who holds it may be a long transaction that changes the entry, but look again: then there is nothing left to do, or
+ * everything if the first did not commit. What fails leaves `last_fire` where it was.
  */
 import { DateTime, Duration, Effect, Metric } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
@@ -40,7 +41,7 @@ export interface Loaded {
 
 /** What is to be done about the start of this node. */
 export interface RebootOutcome {
-  /** `wait` while an older node was not heard of since, and does not count as dead yet. */
+  /** `wait` while an older node was not heard of since and does not count as dead yet, or somebody holds the entry. */
   readonly verdict: "first" | "not first" | "wait"
   readonly fired: ReadonlyArray<FiredRow>
 }
@@ -89,7 +90,7 @@ export const make = (database: Database) => {
     with e as materialized (
       select * from ${schema}.cron_entries
        where name = $2 and not paused and ${guard}
-         for no key update
+         for no key update skip locked
     ), t as materialized (
       select e.*, i.tick from e cross join unnest($3::timestamptz[]) i(tick)
        where i.tick <= ${now} and (e.last_fire is null or i.tick > e.last_fire)
@@ -118,7 +119,7 @@ export const make = (database: Database) => {
     ), e as materialized (
       select * from ${schema}.cron_entries
        where name = $2 and not paused and ${guard}
-         for no key update
+         for no key update skip locked
     ), t as materialized (
       select e.*, v.since as tick from e, v
        where v.verdict = 'first' and (e.last_fire is null or e.last_fire < v.since)
@@ -126,7 +127,10 @@ export const make = (database: Database) => {
       update ${schema}.cron_entries c set last_fire = ${now}, fired_at = t.tick from t where c.name = t.name
     ), i as (${insertJobs(schema, spec, "t")}
     )
-    select coalesce((select verdict from v), 'wait') as verdict, i.* from (select) one left join i on true`
+    select case when exists (select from ${schema}.cron_entries c where name = $2 and not paused)
+                     and not exists (select from e) then 'wait'
+                else coalesce((select verdict from v), 'wait') end as verdict, i.*
+      from (select) one left join i on true`
   const rebootStatic = reboot("true", specFrom(5))
   const rebootDynamic = reboot("source = 'dynamic' and expression = $5 and time_zone = $6", rowSpec)
 

@@ -47,6 +47,10 @@ const virtualReloadMillis = 3_600_000
 const firstBackoffMillis = 500
 const maxBackoffMillis = 15_000
 
+/** When to look again after somebody else had an entry: another node, which is done by then, or a long transaction. */
+const firstLookMillis = 20
+const maxLookMillis = 1_000
+
 /** An entry with instants, as it was read. */
 interface Watched {
   readonly row: TimingRow
@@ -73,7 +77,9 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
   /** When the crontab was read: by the database's clock, and by the monotonic one here. */
   let loaded = { at: Number.NEGATIVE_INFINITY, nanos: 0n }
   let stale = true
+  let missed = false
   let failures = 0
+  let misses = 0
 
   /** The database's time, as far as it can be known without asking. */
   const estimate = Effect.map(Clock.monotonicTimeNanos, (nanos) => loaded.at + Number(nanos - loaded.nanos) / 1e6)
@@ -104,8 +110,8 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
     if (instants.length > 0) {
       const fired = yield* statements.fire(entry.row, own.get(entry.row.name)?.spec, instants)
       yield* tell(client, fired)
-      // Somebody else was first, or the entry is not what it was.
-      if (fired.length < instants.length) stale = true
+      // Somebody else was first, or has it just now, or the entry is not what it was.
+      if (fired.length < instants.length) missed = true
     }
     entry.last = Math.max(entry.last, instants.at(-1) ?? 0)
     entry.next = entry.calendar.next(now)
@@ -123,6 +129,7 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
     const now = yield* estimate
     let next = loaded.at + reload
     let failed = false
+    missed = false
     for (const entry of watched) {
       const broken = entry.next <= now && (yield* isolate(entry.row, fire(entry, now)))
       if (broken) failed = true
@@ -140,8 +147,11 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
       if (waiting) next = Math.min(next, now + Duration.toMillis(lease.expiry) / 16)
     }
     failures = failed ? failures + 1 : 0
-    if (failed) stale = true
-    return stale && !failed ? 0 : Math.max(0, next - (yield* estimate))
+    misses = missed ? misses + 1 : 0
+    if (missed) next = Math.min(next, now + Math.min(firstLookMillis * 2 ** (misses - 1), maxLookMillis))
+    if (!registered) next = now
+    stale ||= failed || missed
+    return Math.max(0, next - (yield* estimate))
   })
 
   return attempt.pipe(
