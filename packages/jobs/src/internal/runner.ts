@@ -1,0 +1,251 @@
+/**
+ * Running jobs on demand: claimed one by one, run in the fiber of whoever asks, and settled before the next.
+ *
+ * All of it happens on the client that the service was built with, so inside a transaction it is a part of that, and is
+ * undone with it. There each handler has a savepoint: a statement that fails in it must not end the transaction.
+ */
+import { Cause, Clock, Duration, Effect, Exit, Fiber, Option } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+import { type Job, JobId } from "../Job.ts"
+import type { JobEvent } from "../JobEvent.ts"
+import type { Outcome, Ran } from "../Runner.ts"
+import type { Running as Worker } from "../Worker.ts"
+import * as Attempt from "./attempt.ts"
+import type { ClaimedRow } from "./claim.ts"
+import type { Client } from "./client.ts"
+import type { Hub } from "./hub.ts"
+import * as Nodes from "./nodes.ts"
+import * as Statements from "./runnerStatements.ts"
+import * as Settle from "./settle.ts"
+
+/** What a runner runs with. */
+export interface Options {
+  readonly client: Client
+  readonly hub: Hub
+  readonly workers: ReadonlyMap<string, Worker>
+  /** The node's name. */
+  readonly name: string
+}
+
+/** A job that is being run, as its heartbeat sees it. */
+interface Held {
+  readonly lease: number
+  readonly fiber: Fiber.Fiber<unknown, unknown>
+  interruption: Attempt.Interruption | undefined
+}
+
+/** A node while it is registered. */
+export interface Node {
+  readonly id: string
+  readonly held: Map<number, Held>
+}
+
+/** What to do with a job that would run again later. */
+export type Later = "keep" | "end"
+
+/** As `Jobs.layer` has it by default. Only running nodes rescue, so how often a job may be rescued is theirs to say. */
+const lease = Nodes.lease(Duration.seconds(30))
+const maxRescues = 3
+
+export type Runner = ReturnType<typeof make>
+
+export const make = ({ client, hub, name, workers }: Options) => {
+  const { database } = client
+  const { client: sql, time } = database
+  const statements = Statements.make(database)
+  const nodes = Nodes.make(database, lease, maxRescues)
+  const { settle } = Settle.make(database)
+  const known: Statements.Known = new Map(
+    Array.from(workers.values(), ({ spec }) => [spec.name, spec.argsVersion] as const)
+  )
+
+  const inTransaction = Effect.map(Effect.serviceOption(sql.transactionService), Option.isSome)
+
+  /** Runs something as a node of its own, which is gone afterwards. */
+  const asNode = <A, E, R>(use: (node: Node) => Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
+    Effect.acquireUseRelease(
+      Effect.map(nodes.register(name), (id): Node => ({ id, held: new Map() })),
+      (node) =>
+        Effect.flatMap(inTransaction, (inside) =>
+          // What nobody else can see before the commit, nobody takes away. And virtual time stands still meanwhile.
+          inside || time === "clock" ? use(node) : Effect.raceFirst(use(node), heartbeat(node))
+        ),
+      ({ id }) =>
+        // It counts as dead before long in any case.
+        Effect.catch(statements.leave(id), (error) => Effect.logDebug("A runner could not say that it is gone", error))
+    )
+
+  const heartbeat = (node: Node): Effect.Effect<never> =>
+    Effect.gen(function* () {
+      while (true) {
+        yield* Effect.sleep(lease.interval)
+        const held = [...node.held]
+        const beaten = yield* Effect.result(
+          nodes.beat(
+            node.id,
+            held.map(([id]) => id),
+            held.map(([, { lease }]) => lease)
+          )
+        )
+        if (beaten._tag === "Failure") {
+          yield* Effect.logWarning("A heartbeat failed", beaten.failure)
+          continue
+        }
+        const { cancel, lost, registered } = beaten.success
+        for (const [id, one] of held) {
+          // What was settled meanwhile is not ours any more either.
+          if (node.held.get(id) !== one) continue
+          if (!registered || lost.includes(id)) interrupt(one, "lost")
+          else if (cancel.includes(id)) interrupt(one, "cancel")
+        }
+      }
+    })
+
+  /** The handler's exit, and what interrupted it if it was not itself. */
+  const runHandler = Effect.fnUntraced(function* (node: Node, worker: Worker, job: Job, trace: string | null) {
+    const inside = yield* inTransaction
+    const run = Attempt.run(worker, job, trace)
+    const services = yield* Effect.context<never>()
+    // In a fiber of its own, which can be interrupted for more than one reason.
+    const fiber = yield* Effect.forkChild(
+      Effect.provideContext(inside ? sql.withTransaction(run) : run, Attempt.servicesOf(services, job)),
+      { startImmediately: true }
+    )
+    const held: Held = { lease: job.lease, fiber, interruption: undefined }
+    node.held.set(job.id, held)
+    yield* Effect.interruptible(Fiber.await(fiber)).pipe(
+      Effect.onInterrupt(() => Effect.sync(() => interrupt(held, "shutdown"))),
+      Effect.exit
+    )
+    const exit = yield* Fiber.await(fiber)
+    node.held.delete(job.id)
+    return { exit, interruption: held.interruption }
+  })
+
+  /** Runs a claimed job. Once its handler has begun, what becomes of it is written, however this ends. */
+  const attempt = (node: Node, { queue, row }: Statements.Claim, worker: Worker, later: Later) =>
+    Effect.gen(function* () {
+      const about = { id: JobId.make(row.id), worker: row.worker, queue, attempt: row.attempt, lease: row.lease }
+      const began = yield* Clock.currentTimeMillis
+      if (hub.active) yield* client.emit([{ _tag: "Started", ...about }])
+      const job = Attempt.decode(worker, row, queue)
+      const { exit, interruption } = Exit.isSuccess(job)
+        ? yield* runHandler(node, worker, job.value, row.trace)
+        : { exit: job, interruption: undefined }
+      const error = Exit.isFailure(job) ? Cause.findErrorOption(job.cause) : Option.none()
+      const judged = Option.isSome(error)
+        ? Attempt.invalidArgs(row, name, error.value)
+        : yield* Attempt.judge(worker, row, name, exit, interruption)
+      const verdict = later === "end" ? ended(judged, name) : judged
+      const [settled] = interruption === "lost" ? [] : yield* settle([verdict.line])
+      const durationMillis = (yield* Clock.currentTimeMillis) - began
+      const ran: Ran = {
+        id: about.id,
+        worker: row.worker,
+        queue,
+        attempt: row.attempt,
+        outcome: outcomeOf(row, judged, exit),
+        state: settled?.state ?? "lost"
+      }
+      yield* client.emit([eventOf(about, row, verdict, durationMillis, ran.state)])
+      return ran
+    })
+
+  /** Claims a job and runs it. Undefined if somebody else has it, or it is not there. */
+  const runOne = (node: Node, id: number, early: boolean, later: Later): Effect.Effect<Ran | undefined, SqlError> =>
+    Effect.uninterruptible(
+      Effect.gen(function* () {
+        const claim = yield* statements.claim(id, node.id, early)
+        if (claim === undefined) return undefined
+        const worker = workers.get(claim.row.worker)
+        if (worker === undefined || claim.row.args_version > worker.spec.argsVersion) {
+          yield* settle([Attempt.handBack(claim.row).line])
+          return undefined
+        }
+        return yield* attempt(node, claim, worker, later)
+      })
+    )
+
+  return { ...statements, asNode, inTransaction, known, runOne }
+}
+
+const interrupt = (held: Held, why: Attempt.Interruption): void => {
+  if (held.interruption !== undefined) return
+  held.interruption = why
+  held.fiber.interruptUnsafe()
+}
+
+/** What a job ends as that is not to run again. */
+const ended = (verdict: Attempt.Verdict, node: string): Attempt.Verdict => {
+  const { line } = verdict
+  if (line.to === "completed" || line.to === "cancelled" || line.to === "discarded") return verdict
+  const { id, lease } = line
+  const message = `It would run again after ${Duration.format(verdict.delay)}, but nothing runs later here`
+  return line.to === "retryable"
+    ? { ...verdict, kind: "discarded", line: { ...line, to: "discarded" } }
+    : {
+        ...verdict,
+        kind: "cancelled",
+        message,
+        line: { id, lease, to: "cancelled", error: { kind: verdict.kind, message, node } }
+      }
+}
+
+/** What an attempt ended with, whatever is written of it. */
+export const outcomeOf = (
+  row: Pick<ClaimedRow, "attempt" | "max_attempts">,
+  verdict: Attempt.Verdict,
+  exit: Exit.Exit<unknown, unknown>
+): Outcome<unknown> => {
+  const { delay, kind, line, message } = verdict
+  if (Exit.isSuccess(exit)) return { _tag: "Completed", result: exit.value }
+  const { cause } = exit
+  if (line.error?.kind === "invalid args") return { _tag: "Failed", cause, retryIn: undefined }
+  switch (kind) {
+    case "cancelled":
+      return { _tag: "Cancelled", reason: message }
+    case "discarded":
+      return { _tag: "Discarded", reason: message }
+    case "snoozed":
+      return { _tag: "Snoozed", duration: delay }
+    case "handed back":
+      return { _tag: "Interrupted" }
+    default:
+      return { _tag: "Failed", cause, retryIn: row.attempt < row.max_attempts ? delay : undefined }
+  }
+}
+
+type About = {
+  readonly id: JobId
+  readonly worker: string
+  readonly queue: string
+  readonly attempt: number
+  readonly lease: number
+}
+
+const eventOf = (
+  about: About,
+  row: ClaimedRow,
+  { delay, kind, line, message }: Attempt.Verdict,
+  durationMillis: number,
+  state: Ran["state"]
+): JobEvent => {
+  if (state === "lost") return { _tag: "LeaseLost", ...about }
+  const waited = Math.max(0, row.attempted_at.getTime() - row.scheduled_at.getTime())
+  const end = { ...about, duration: Duration.millis(durationMillis), waited: Duration.millis(waited) }
+  const why = { kind: line.error?.kind ?? kind, message: line.error?.message ?? message }
+  switch (state) {
+    case "completed":
+      return { _tag: "Completed", ...end }
+    case "cancelled":
+      return { _tag: "Cancelled", ...about, reason: kind === "cancelled" ? why.message : "Cancelled on request" }
+    case "discarded":
+      return { _tag: "Discarded", ...end, ...why }
+    default:
+      return kind === "handed back"
+        ? { _tag: "HandedBack", ...about }
+        : kind === "snoozed"
+          ? { _tag: "Snoozed", ...end, snoozedFor: delay }
+          : { _tag: "Retryable", ...end, ...why, retryIn: delay }
+  }
+}
