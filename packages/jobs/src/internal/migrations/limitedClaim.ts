@@ -385,10 +385,14 @@ const buckets = (schema: string, after: string): string => `
 const included = (job: string): string =>
   `(any_worker or not (${job}.worker = any(left_out) or ${job}.worker || '@' || ${job}.args_version = any(left_out)))`
 
-/** Claims the jobs of `c`, and gives back the unique keys that are not for executing jobs. */
+/**
+ * Claims the jobs of `c`, and gives back the unique keys that are not for executing jobs: by key, whatever the planner
+ * thought of the table when it was empty.
+ */
 const claim = (schema: string): string => `keys as (
-        delete from ${schema}.unique_keys u using c
-         where u.key = c.unique_key and u.job_id = c.id and u.states & 4 = 0
+        delete from ${schema}.unique_keys u
+         where u.key = any(array(select c.unique_key from c where c.unique_key is not null))
+           and u.job_id = any(array(select c.id from c where c.unique_key is not null)) and u.states & 4 = 0
       )
       update ${schema}.jobs j
          set state = 'executing', attempt = j.attempt + 1, lease = j.lease + 1, leased_by = by_node, attempted_at = instant
