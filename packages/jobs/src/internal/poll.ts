@@ -31,7 +31,7 @@ export interface Options {
 const shortestPauseMillis = 10
 
 /** Every so many polls settings are read although nobody told of a change. */
-const settingsRounds = 3
+const settingsRounds = 5
 
 const longestPauseMillis = 5_000
 
