@@ -80,7 +80,7 @@ layer(tables)("care", (it) => {
         assert.lengthOf(yield* jobs.list(), 100)
         assert.lengthOf(yield* jobs.list({}, { limit: 150 }), 150)
         assert.lengthOf(yield* jobs.list({}, { limit: Number.POSITIVE_INFINITY }), 160)
-        assert.lengthOf(yield* jobs.list({}, { limit: -1 }), 0)
+        for (const limit of [0, -1, Number.NaN]) assert.lengthOf(yield* jobs.list({}, { limit }), 0)
       }).pipe(Effect.provide(fresh))
     )
   })

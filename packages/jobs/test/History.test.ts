@@ -1,8 +1,10 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Postgres, Sandbox } from "@coppice/postgres"
 import { Duration, Effect, Layer } from "effect"
+import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { JobsConfig, Migrations, Retention } from "@coppice/jobs"
+import * as Database from "../src/internal/database.ts"
 import * as History from "../src/internal/history.ts"
 import { all, insert, insertOne, key, keys, Recorder, recorder } from "./fixtures/tables.ts"
 
@@ -88,6 +90,28 @@ layer(tables)("history", (it) => {
             partitions: 1,
             keys: 0
           })
+        }).pipe(Effect.provide(fresh))
+    )
+
+    it.effect(
+      "are those of UTC, whatever the session's time zone and way of writing dates, and in a schema of any name",
+      () =>
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          yield* Effect.provideService(Migrations.run, JobsConfig.SchemaName, "Other_Jobs")
+          const database = yield* Database.make(sql, "Other_Jobs", "clock")
+          yield* sql`set local timezone = 'Asia/Kathmandu'`
+          yield* sql`set local datestyle = 'German, DMY'`
+          // In Kathmandu it is another day by now.
+          yield* TestClock.adjust("20 hours")
+          assert.deepStrictEqual(yield* History.ensurePartitions(database), { made: 4, postponed: 0 })
+          yield* database.timed(
+            `insert into "Other_Jobs".jobs_history (id, state, finished_at, queue, worker) values (1, 'completed', ${Database.now}, 'q', 'W')`
+          )
+          assert.lengthOf(yield* database.run(`select from "Other_Jobs".jobs_history_19700101`), 1)
+          yield* TestClock.adjust("8 days")
+          const pruned = yield* History.prune(database, yield* Retention.limits())
+          assert.deepStrictEqual(pruned, { jobs: 1, partitions: 4, keys: 0 })
         }).pipe(Effect.provide(fresh))
     )
 

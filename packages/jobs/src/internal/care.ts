@@ -117,7 +117,7 @@ export const make = (client: Client): Pick<Shape, "get" | "list" | "cancel" | "r
       const { active: inJobs, finished: inHistory, params } = compile(filter, 3, states)
       if (before !== undefined && !Number.isSafeInteger(before)) return []
       const end = `order by j.id desc limit $2::int`
-      const older = `($1::text is null or j.id < $1::text::bigint)`
+      const older = `j.id < $1::text::bigint`
       const parts = [
         ...(inJobs === undefined ? [] : [`(select ${active} from ${jobs} j where ${older} and ${inJobs} ${end})`]),
         ...(inHistory === undefined
@@ -126,8 +126,8 @@ export const make = (client: Client): Pick<Shape, "get" | "list" | "cancel" | "r
       ]
       if (parts.length === 0) return []
       const rows = yield* database.run<RecordRow>(`select * from (${parts.join(" union all ")}) j ${end}`, [
-        before === undefined ? null : String(before),
-        Math.trunc(Math.min(Math.max(limit, 0), maxLimit)),
+        String(before ?? Number.MAX_SAFE_INTEGER),
+        limit > 0 ? Math.trunc(Math.min(limit, maxLimit)) : 0,
         ...params
       ])
       return rows.map(toRecord)

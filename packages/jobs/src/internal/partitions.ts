@@ -37,8 +37,9 @@ interface Day {
 /** Makes the partitions of today and the days after it. Any number of nodes may do it at once: one does. */
 export const ensure = Effect.fnUntraced(function* (database: Database): Effect.fn.Return<Ensured, SqlError> {
   const missing = yield* database.timed<Day>(
-    `select to_char(day, '"jobs_history_"YYYYMMDD') as name, day || 'T00:00:00Z' as from, day + 1 || 'T00:00:00Z' as to,
-            day at time zone 'UTC' <= ${now} + interval '1 minute' as current
+    `select to_char(day, '"jobs_history_"YYYYMMDD') as name,
+            to_char(day, 'YYYY-MM-DD"T00:00:00Z"') as from, to_char(day + 1, 'YYYY-MM-DD"T00:00:00Z"') as to,
+            day::timestamp at time zone 'UTC' <= ${now} + interval '1 minute' as current
        from (select (${now} at time zone 'UTC')::date + n as day from generate_series(0, ${daysAhead}) n) days
       where not exists (${table(database, `to_char(day, '"jobs_history_"YYYYMMDD')`)})
       order by day`
