@@ -2,6 +2,8 @@
  * The columns that an active job and a finished one have in common, in the order in which they move.
  */
 
+import { now } from "./database.ts"
+
 /** Everything but id, state, and what only one of the two has. */
 export const shared = [
   "queue",
@@ -49,12 +51,19 @@ export const stateBit = {
 } as const
 
 /**
- * A statement part that gives unique keys back: those of the jobs of a common table expression with `id`, `unique_key`
- * and `state` (the state they are in now), unless the key is for that state too.
+ * A part of a timed statement that gives unique keys back: those of the jobs of a common table expression with `id`,
+ * `unique_key` and `state` (the state they are in now), unless the key is for that state too.
+ *
+ * A key that is over stays: whoever wants it takes it, and perhaps just does, in a transaction that takes its time.
  */
 export const releaseKeys = (schema: string, moved: string, state = `${moved}.state`): string => `
-  delete from ${schema}.unique_keys u using (select id, unique_key, ${state} as state from ${moved} where unique_key is not null) m
-   where u.key = m.unique_key and u.job_id = m.id and u.states & ${bitOf("m.state")} = 0`
+  delete from ${schema}.unique_keys u
+   where u.key = any(array(select unique_key from ${moved} where unique_key is not null))
+     and (u.expires_at is null or u.expires_at > ${now})
+     and exists (
+       select from (select id, unique_key, ${state} as state from ${moved}) m
+        where m.unique_key = u.key and m.id = u.job_id and u.states & ${bitOf("m.state")} = 0
+     )`
 
 /** The bit of a state expression. */
 export const bitOf = (state: string): string =>
