@@ -3,6 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber } from "effect"
 import { SqlClient } from "effect/sql"
 import { isSqlError } from "effect/sql/SqlError"
+import { releaseKeys } from "../src/internal/columns.ts"
 import { Anything, counts, idOf, read, Real, setUp } from "./fixtures/enqueue.ts"
 
 const rounds = 50
@@ -202,6 +203,24 @@ layer(Real)("unique jobs on several connections", (it) => {
         assert.isTrue(others.size <= 1)
         assert.strictEqual(results.filter(({ _tag }) => _tag === "Inserted").length, others.size)
       }
+    })
+  )
+
+  it.effect("that take an expired key over in a long transaction do not hold up the job that had it", () =>
+    Effect.gen(function* () {
+      const { database, enqueue, enqueueMany } = yield* setUp
+      const [first, second] = yield* enqueueMany([job("over", { period: 0.001 }), job("kept", { period: "1 hour" })])
+      const other = yield* opened(enqueue(job("over", { period: "1 hour" })))
+      // As the engine ends them: keys go in the statement that moves the jobs.
+      const ids = [first, second].map((result) => idOf(result ?? { _tag: "" }))
+      yield* database.timed(
+        `with moved as (delete from jobs.jobs where id = any($2::text::bigint[]) returning id, unique_key)
+         ${releaseKeys(database.schema, "moved", "'cancelled'")}`,
+        [`{${ids.join(",")}}`]
+      )
+      yield* other.commit
+      assert.deepInclude(yield* enqueue(job("over")), { _tag: "Conflict", id: idOf(other.value) })
+      assert.strictEqual((yield* enqueue(job("kept")))._tag, "Inserted")
     })
   )
 

@@ -1,7 +1,6 @@
 import { Job, type NewJob, Worker } from "@coppice/jobs"
 import { assert, describe, layer } from "@effect/vitest"
 import { Duration, Effect, Schema } from "effect"
-import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { releaseKeys } from "../src/internal/columns.ts"
 import { Anything, counts, Fresh, idOf, read, setUp, Sync, Tables } from "./fixtures/enqueue.ts"
@@ -15,14 +14,14 @@ const report = (unique: NewJob.Unique<string>, options: NewJob.Options = {}) =>
 
 /** Moves a job to another state, as the engine does: its key is given back if it is not for that state. */
 const move = Effect.fnUntraced(function* (id: number, state: Job.State) {
-  const sql = yield* SqlClient.SqlClient
+  const { database } = yield* setUp
   const done = Job.finishedStates.some((finished) => finished === state)
   const moved = done
     ? `delete from jobs.jobs where id = ${id} returning id, unique_key, '${state}'::text as state`
     : `update jobs.jobs set state = '${state}',
          leased_by = ${state === "executing" ? "'00000000-0000-4000-8000-000000000001'" : "null"}
         where id = ${id} returning id, unique_key, state`
-  yield* sql.unsafe(`with moved as (${moved}) ${releaseKeys('"jobs"', "moved")}`)
+  yield* database.timed(`with moved as (${moved}) ${releaseKeys(database.schema, "moved")}`)
 })
 
 layer(Tables)("unique jobs", (it) => {
