@@ -179,6 +179,13 @@ layer(tables)("history", (it) => {
       }).pipe(Effect.provide(fresh))
     )
 
+    it.effect("counts rows however small they are", () =>
+      Effect.gen(function* () {
+        yield* insert({ state: "completed", queue: "q", worker: "w", count: 3_000 })
+        assert.strictEqual((yield* prune({ ...forever, completed: { count: 2_999 } })).jobs, 1)
+      }).pipe(Effect.provide(fresh))
+    )
+
     it.effect("takes whichever of age and count is the stricter", () =>
       Effect.gen(function* () {
         yield* insert({ state: "completed", count: 5 })
