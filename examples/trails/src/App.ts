@@ -1,32 +1,69 @@
 /** The supervision tree of the application. */
-import { Child, Supervisor } from "@coppice/supervision"
+import { Jobs } from "@coppice/jobs"
+import { Child, Process, Supervisor } from "@coppice/supervision"
 import { Layer } from "effect"
 import { CaptureLimiter } from "./CaptureLimiter.ts"
 import { Captures } from "./Captures.ts"
 import * as Database from "./Database.ts"
 import { Followers } from "./Followers.ts"
+import * as Digest from "./jobs/DigestWorker.ts"
+import { MetadataWorker } from "./jobs/MetadataWorker.ts"
+import { NotificationWorker } from "./jobs/NotificationWorker.ts"
 import { Notifications } from "./Notifications.ts"
+import { PageMetadata } from "./PageMetadata.ts"
+import * as Seed from "./Seed.ts"
 import type { Settings } from "./Settings.ts"
 import * as TrailCache from "./TrailCache.ts"
+import { TrailEvents } from "./TrailEvents.ts"
 import { Trails } from "./Trails.ts"
 import { Users } from "./Users.ts"
 import * as Web from "./web/Web.ts"
 
-/** Services without state: no process of their own, they run wherever they are called. */
-const Domain = Layer.mergeAll(Users.layer, Trails.layer, Captures.layer, Followers.layer, Notifications.layer).pipe(
-  Layer.provide(TrailCache.layerEvents)
-)
-
-/** Each child sees those above it. Whichever crashes, those above and below keep working with the one that replaces it. */
+/** Everything in one process. Each child sees those above it, and whichever crashes, the others go on with the next one. */
 export const layer = (settings: Settings) =>
   Supervisor.layer("Trails", {
-    strategy: "one_for_one",
-    maxRestarts: 3,
-    within: "5 seconds",
+    ...patience,
     children: [
       Child.layer("database", Database.layer(settings.data)),
       Child.layer("trail-cache", TrailCache.TrailCache.layer()),
       Child.layer("capture-limiter", CaptureLimiter.layer({ perMinute: settings.capturesPerMinute })),
-      Child.layer("web", Web.layer(settings).pipe(Layer.provide(Domain)))
+      Child.layer("jobs", jobs(settings).pipe(Layer.provide(TrailCache.layerEvents))),
+      Child.layer("web", Web.layer(settings).pipe(Layer.provide(Seed.layer), Layer.provide(Domain)))
     ]
   })
+
+/** A process that runs jobs, beside others on the same database. */
+export const layerWorker = (settings: Settings) =>
+  Supervisor.layer("Trails", {
+    ...patience,
+    children: [
+      Child.layer("database", Database.layer(settings.data)),
+      Child.layer("jobs", jobs(settings).pipe(Layer.provide(TrailEvents.layerSilent)))
+    ]
+  })
+
+const patience = { strategy: "one_for_one", maxRestarts: 3, within: "5 seconds" } as const
+
+/**
+ * Enqueues for the services. Not the queue that runs jobs: a transaction that waited for that one after a crash would keep
+ * the connection that it needs to come back. Unlinked, for a database that is down and cannot be notified of jobs is no
+ * reason to stop the web server; whoever polls finds them.
+ */
+const enqueueing = Process.unlinked(Layer.build(Jobs.layerClient))
+
+/** Services without state: no process of their own, they run wherever they are called. */
+const Domain = Layer.mergeAll(Users.layer, Trails.layer, Captures.layer).pipe(
+  Layer.provideMerge(Layer.mergeAll(Followers.layer, Notifications.layer)),
+  Layer.provide(Layer.effectContext(enqueueing)),
+  Layer.provide(TrailCache.layerEvents)
+)
+
+/** What is done outside of requests, by whichever process has time for it. */
+const jobs = ({ jobLeaseSeconds, timeZone }: Settings) =>
+  Jobs.layer({
+    queues: { default: 10, notifications: 5 },
+    workers: [MetadataWorker.layer, NotificationWorker.layer, Digest.DigestWorker.layer],
+    cron: [Digest.nightly(timeZone)],
+    lease: `${jobLeaseSeconds} seconds`,
+    shutdownGrace: "4 seconds"
+  }).pipe(Layer.provide([PageMetadata.layer, Notifications.layer]))

@@ -1,12 +1,18 @@
 /**
  * Captures: web pages put into a trail.
  *
- * Holds no state. A capture locks its trail against a change of status for as long as it writes, so a trail whose pause
- * has committed takes no page any more.
+ * Holds no state. A capture locks its trail for as long as it writes, so a trail whose pause has committed takes no page
+ * any more. Captures into one trail take turns: locks that they shared would overlap without end, and keep a pause waiting.
+ *
+ * What is to be done about a page is enqueued in the same transaction: it is done if the page is there, and only then.
  */
 import { Changeset, Domain, type ValidationError } from "@coppice/domain"
+import { Jobs } from "@coppice/jobs"
 import { Context, Effect, Option, Schema } from "effect"
 import { SqlClient, SqlSchema } from "effect/sql"
+import { Followers } from "./Followers.ts"
+import { MetadataWorker } from "./jobs/MetadataWorker.ts"
+import { NotificationWorker } from "./jobs/NotificationWorker.ts"
 import { CapturePage, Page, PageId } from "./Page.ts"
 import { Trail, TrailId, TrailNotFound, TrailPaused } from "./Trail.ts"
 import { TrailEvents } from "./TrailEvents.ts"
@@ -33,6 +39,8 @@ export class Captures extends Context.Service<
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
       const events = yield* TrailEvents
+      const followers = yield* Followers
+      const jobs = yield* Jobs.Jobs
       const insert = SqlSchema.findOne({
         Request: Page.insert,
         Result: Page,
@@ -41,7 +49,7 @@ export class Captures extends Context.Service<
       const lockTrail = SqlSchema.findOneOption({
         Request: Schema.Struct({ id: TrailId, owner: UserId }),
         Result: Trail,
-        execute: ({ id, owner }) => sql`select * from trails where id = ${id} and owner_id = ${owner} for share`
+        execute: ({ id, owner }) => sql`select * from trails where id = ${id} and owner_id = ${owner} for no key update`
       })
       const listPages = SqlSchema.findAll({
         Request: Schema.Struct({ trail: TrailId, before: Schema.UndefinedOr(PageId) }),
@@ -50,6 +58,16 @@ export class Captures extends Context.Service<
           select * from pages where trail_id = ${trail} ${before === undefined ? sql`` : sql`and id < ${before}`}
           order by id desc limit ${listLimit}`
       })
+
+      /** Looks at the page, and tells those who follow the trail. */
+      const enqueueWork = Effect.fnUntraced(function* ({ id: pageId, trailId, url }: Page) {
+        const users = yield* followers.of(trailId)
+        const answers = yield* jobs.enqueueMany([
+          MetadataWorker.job({ pageId, url }),
+          ...users.map((userId) => NotificationWorker.job({ pageId, userId }))
+        ])
+        for (const answer of answers) if (answer._tag === "Rejected") return yield* answer.error
+      }, Effect.orDie)
 
       return {
         capture: Effect.fn("Captures.capture")(
@@ -60,6 +78,7 @@ export class Captures extends Context.Service<
             if (trail.value.status === "paused") return yield* new TrailPaused({ id, name: trail.value.name })
             const row = yield* Effect.orDie(Page.insert.makeEffect({ trailId: id, url, title: title || null }))
             const page = yield* insert(row)
+            yield* enqueueWork(page)
             yield* sql.afterCommit(events.changed(id))
             return page
           },

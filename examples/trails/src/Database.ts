@@ -1,9 +1,8 @@
-/** The database of the application: Postgres, with its schema up to date and something in it to look at. */
+/** The database of the application: Postgres, with its schema up to date. */
 import { Postgres } from "@coppice/postgres"
 import { Layer, String } from "effect"
 import { join } from "node:path"
 import * as Migrations from "./migrations/index.ts"
-import * as Seed from "./Seed.ts"
 
 /** Fields are written `ownerId`, columns `owner_id`. */
 export const names = {
@@ -13,7 +12,6 @@ export const names = {
 
 /** `DATABASE_URL` if it is set, else a server of our own with its files in `postgres` in the folder. */
 export const layer = (folder: string) =>
-  Layer.effectDiscard(Seed.run).pipe(
-    Layer.provideMerge(Layer.effectDiscard(Migrations.run)),
+  Layer.effectDiscard(Migrations.run).pipe(
     Layer.provideMerge(Postgres.layerWith({ dataDir: join(folder, "postgres"), pool: names }))
   )

@@ -1,8 +1,8 @@
-/** On the very first start: a user called "demo" with a trail, so that there is something to see. */
+/** On the very first start: a user called "demo" who follows a trail of their own, so that there is something to see. */
 import { Effect, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import { Captures } from "./Captures.ts"
-import { TrailEvents } from "./TrailEvents.ts"
+import { Followers } from "./Followers.ts"
 import { Trails } from "./Trails.ts"
 import { Users } from "./Users.ts"
 
@@ -15,6 +15,7 @@ export const run = Effect.gen(function* () {
   const users = yield* Users
   const trails = yield* Trails
   const captures = yield* Captures
+  const followers = yield* Followers
   yield* sql.withTransaction(
     Effect.gen(function* () {
       const added = yield* users.add(demoUser)
@@ -22,11 +23,13 @@ export const run = Effect.gen(function* () {
       const owner = added.value.id
       const trail = yield* trails.create(owner, { name: "How to let it crash" })
       yield* Effect.forEach(pages, (page) => captures.capture(owner, trail.id, page), { discard: true })
+      yield* followers.add(owner, trail.id, { name: demoUser })
     }).pipe(Effect.orDie)
   )
-}).pipe(
-  Effect.provide(Layer.mergeAll(Users.layer, Trails.layer, Captures.layer).pipe(Layer.provide(TrailEvents.layerSilent)))
-)
+})
+
+/** Whoever stands on it starts when it has done its work. */
+export const layer = Layer.effectDiscard(run)
 
 const pages = [
   { url: "https://www.erlang.org/doc/system/sup_princ.html", title: "Supervisor behaviour: OTP design principles" },

@@ -1,5 +1,5 @@
 /** What can be said on the command line, and what holds when nothing is said. */
-import { Effect, Schema } from "effect"
+import { DateTime, Effect, Option, Schema } from "effect"
 import { parseArgs } from "node:util"
 
 export interface Settings {
@@ -7,6 +7,14 @@ export interface Settings {
   readonly port: number
   readonly data: string
   readonly capturesPerMinute: number
+  /** Runs jobs and nothing else: no web server. */
+  readonly worker: boolean
+  /** Whether pages of private networks, and of this machine, may be fetched. */
+  readonly allowPrivateAddresses: boolean
+  /** In which a day ends, for the nightly digest. */
+  readonly timeZone: string
+  /** How long this process may be silent until others take over the jobs it was running. */
+  readonly jobLeaseSeconds: number
 }
 
 /** The command line asks for the impossible. */
@@ -25,6 +33,10 @@ export const usage = `Trails: keeps web pages together, under supervision.
   --data <folder>               where the embedded database keeps its data (default .data);
                                 unused when the environment variable DATABASE_URL names a server
   --captures-per-minute <n>     how much one user may capture (default 60)
+  --worker                      runs jobs and nothing else, beside other processes on one DATABASE_URL
+  --allow-private-addresses     fetches pages of private networks and of this machine as well
+  --time-zone <name>            in which a day ends, for the nightly digest (default UTC)
+  --job-lease <seconds>         how long this process may be silent until others take over its jobs (default 30)
   --help                        prints this
 `
 
@@ -47,7 +59,11 @@ export const parse = (
       host: values.host ?? "127.0.0.1",
       port: yield* port(values.port, env["PORT"]),
       data: values.data ?? defaultData,
-      capturesPerMinute: yield* number("--captures-per-minute", values["captures-per-minute"] ?? "60", 1, 1_000_000)
+      capturesPerMinute: yield* number("--captures-per-minute", values["captures-per-minute"] ?? "60", 1, 1_000_000),
+      worker: values.worker ?? false,
+      allowPrivateAddresses: values["allow-private-addresses"] ?? false,
+      timeZone: yield* timeZone(values["time-zone"] ?? "UTC"),
+      jobLeaseSeconds: yield* number("--job-lease", values["job-lease"] ?? "30", 1, 3600)
     }
   })
 
@@ -56,6 +72,10 @@ const options = {
   port: { type: "string" },
   data: { type: "string" },
   "captures-per-minute": { type: "string" },
+  worker: { type: "boolean" },
+  "allow-private-addresses": { type: "boolean" },
+  "time-zone": { type: "string" },
+  "job-lease": { type: "string" },
   help: { type: "boolean" }
 } as const
 
@@ -66,6 +86,13 @@ const number = (name: string, text: string, from: number, to: number): Effect.Ef
   /^\d+$/.test(text) && Number(text) >= from && Number(text) <= to
     ? Effect.succeed(Number(text))
     : Effect.fail(new InvalidSettings({ problem: `${name} must be a number from ${from} to ${to}, but is "${text}"` }))
+
+const timeZone = (name: string): Effect.Effect<string, InvalidSettings> =>
+  Option.match(DateTime.zoneMakeNamed(name), {
+    onNone: () =>
+      new InvalidSettings({ problem: `--time-zone must be a name such as Europe/Berlin, but is "${name}"` }),
+    onSome: ({ id }) => Effect.succeed(id)
+  })
 
 const firstSentence = (error: unknown): string =>
   (error instanceof Error ? error.message : String(error)).split(/\.(?:\s|$)|\n/)[0] ?? ""

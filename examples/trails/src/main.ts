@@ -3,6 +3,7 @@ import { Application, type Supervisor } from "@coppice/supervision"
 import { Cause, Effect, Layer, Result } from "effect"
 import { fileURLToPath } from "node:url"
 import * as App from "./App.ts"
+import { PageFetcher } from "./PageFetcher.ts"
 import * as Settings from "./Settings.ts"
 
 // What whoever started the program can put right is one line; anything else is left to the application's own report.
@@ -31,5 +32,10 @@ if (Result.isFailure(settings)) {
 } else if (settings.success === "help") {
   process.stdout.write(Settings.usage)
 } else {
-  Application.run(App.layer(settings.success).pipe(Layer.tapError(explain)), { shutdownTimeout: "10 seconds" })
+  const { allowPrivateAddresses, worker } = settings.success
+  const web = PageFetcher.layer(allowPrivateAddresses ? { allow: () => true } : {})
+  const options = { shutdownTimeout: "10 seconds" } as const
+  if (worker)
+    Application.run(App.layerWorker(settings.success).pipe(Layer.tapError(explain), Layer.provide(web)), options)
+  else Application.run(App.layer(settings.success).pipe(Layer.tapError(explain), Layer.provide(web)), options)
 }

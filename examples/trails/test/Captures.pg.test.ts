@@ -1,7 +1,9 @@
+import { Jobs } from "@coppice/jobs"
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber } from "effect"
 import { SqlClient } from "effect/sql"
 import { Captures, listLimit } from "../src/Captures.ts"
+import { Followers } from "../src/Followers.ts"
 import { Trails } from "../src/Trails.ts"
 import { countPages, Domain, newTrail, newUser, told } from "./fixtures/domain.ts"
 
@@ -170,6 +172,37 @@ layer(Domain)("Captures", (it) => {
       yield* capture
       yield* Effect.exit(capture)
       assert.deepStrictEqual(told, [trail.id])
+    })
+  )
+
+  it.effect("enqueues what is to be done about a page in its transaction: all of it, or nothing", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const captures = yield* Captures
+      const followers = yield* Followers
+      const jobs = yield* Jobs.Jobs
+      const { owner, trail } = yield* newTrail
+      const [ada, grace] = [yield* newUser, yield* newUser]
+      for (const { name } of [ada, grace]) yield* followers.add(owner, trail.id, { name })
+      const url = `https://example.org/${trail.id}`
+      const capture = captures.capture(owner, trail.id, { url })
+      const looking = jobs.list({ worker: "MetadataWorker", args: { url } })
+      yield* Effect.exit(sql.withTransaction(Effect.andThen(capture, Effect.fail("no"))))
+      assert.lengthOf(yield* looking, 0)
+      const page = yield* sql.withTransaction(capture)
+      yield* Effect.exit(capture)
+      const [look, ...others] = yield* looking
+      assert.lengthOf(others, 0)
+      assert.deepInclude({ ...look }, { state: "available", queue: "default", args: { pageId: page.id, url } })
+      const tell = yield* jobs.list({ worker: "NotificationWorker", args: { pageId: page.id } })
+      assert.deepStrictEqual(
+        tell.map(({ args, maxAttempts, queue }) => ({ args, maxAttempts, queue })),
+        [grace, ada].map(({ id }) => ({
+          args: { pageId: page.id, userId: id },
+          maxAttempts: 3,
+          queue: "notifications"
+        }))
+      )
     })
   )
 

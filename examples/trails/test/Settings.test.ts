@@ -9,7 +9,16 @@ const problemOf = (args: ReadonlyArray<string>, env = {}) =>
 describe("Settings", () => {
   it.effect("listens on this machine only, on port 4000, when nothing is said", () =>
     Effect.gen(function* () {
-      const defaults = { host: "127.0.0.1", port: 4000, data: "/data", capturesPerMinute: 60 }
+      const defaults = {
+        host: "127.0.0.1",
+        port: 4000,
+        data: "/data",
+        capturesPerMinute: 60,
+        worker: false,
+        allowPrivateAddresses: false,
+        timeZone: "UTC",
+        jobLeaseSeconds: 30
+      }
       assert.deepStrictEqual(yield* parse([]), defaults)
       assert.deepStrictEqual(yield* parse([], { PORT: "" }), defaults)
       assert.deepStrictEqual(yield* parse([], { PORT: "81" }), { ...defaults, port: 81 })
@@ -20,6 +29,14 @@ describe("Settings", () => {
         data: "x"
       })
       assert.strictEqual(yield* parse(["--help"]), "help")
+      const worker = ["--worker", "--allow-private-addresses", "--time-zone", "Europe/Berlin", "--job-lease", "2"]
+      assert.deepStrictEqual(yield* parse(worker), {
+        ...defaults,
+        worker: true,
+        allowPrivateAddresses: true,
+        timeZone: "Europe/Berlin",
+        jobLeaseSeconds: 2
+      })
     })
   )
 
@@ -35,6 +52,10 @@ describe("Settings", () => {
         [["--host", ""], {}],
         [["--data="], {}],
         [["--captures-per-minute", "0"], {}],
+        [["--worker=yes"], {}],
+        [["--time-zone", "Middle Earth"], {}],
+        [["--time-zone", ""], {}],
+        [["--job-lease", "0"], {}],
         [[], { PORT: "x" }]
       ] as const) {
         const problem = yield* problemOf(args, env)

@@ -190,8 +190,7 @@ layer(Domain)("Seed", (it) => {
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
       yield* Seed.run
-      yield* sql`delete from pages`
-      yield* sql`delete from trails`
+      for (const table of ["followers", "pages", "trails"]) yield* sql`delete from ${sql(table)}`
       yield* Seed.run
       assert.lengthOf(yield* sql`select 1 from trails`, 0)
     })

@@ -207,7 +207,7 @@ layer(application(), { excludeTestServices: true })("JSON endpoints", (it) => {
 })
 
 // One more capture is allowed every 20 seconds, which is longer than the test takes.
-layer(application(3), { excludeTestServices: true })("JSON endpoints", (it) => {
+layer(application({ capturesPerMinute: 3 }), { excludeTestServices: true })("JSON endpoints", (it) => {
   it.effect("answer 429 to captures beyond the limit of the user, and say when to come back", () =>
     Effect.gen(function* () {
       const { api, user } = yield* newTrail

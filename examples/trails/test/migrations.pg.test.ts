@@ -30,3 +30,16 @@ layer(Postgres.layerTestDatabase({ pool: names }))("Migrations", (it) => {
     })
   )
 })
+
+layer(Postgres.layerTestDatabase({ pool: { ...names, maxConnections: 8 } }))("Migrations", (it) => {
+  it.effect("run once, however many processes start at once on an empty database", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* Effect.all(
+        Array.from({ length: 8 }, () => Migrations.run),
+        { concurrency: "unbounded" }
+      )
+      assert.lengthOf(yield* sql`select * from trails_migrations`, 2)
+    })
+  )
+})

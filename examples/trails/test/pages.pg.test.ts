@@ -170,7 +170,7 @@ layer(application(), { excludeTestServices: true })("Pages", (it) => {
 })
 
 // One more capture is allowed every 20 seconds, which is longer than the test takes.
-layer(application(3), { excludeTestServices: true })("Pages", (it) => {
+layer(application({ capturesPerMinute: 3 }), { excludeTestServices: true })("Pages", (it) => {
   it.effect("refuse too many captures with the time to wait, and keep what was typed", () =>
     Effect.gen(function* () {
       const { api, page, user } = yield* newTrail

@@ -11,7 +11,7 @@ interface Ended {
 
 export interface AppProcess {
   readonly pid: number
-  /** Where it listens, without a slash at the end. */
+  /** Where it listens, without a slash at the end; nothing for a worker. */
   readonly url: string
   /** All that it has printed. */
   readonly output: () => string
@@ -32,10 +32,10 @@ export class DidNotStart extends Schema.TaggedError<DidNotStart>()("DidNotStart"
 const root = fileURLToPath(new URL("../../../..", import.meta.url))
 
 /** Runs the program with arguments, without waiting for anything. When the scope closes, the process is gone. */
-export const run = (args: ReadonlyArray<string>): Effect.Effect<Running, never, Scope.Scope> =>
+export const run = (args: ReadonlyArray<string>, database?: string): Effect.Effect<Running, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.gen(function* () {
-      const child = yield* Effect.sync(() => launch(args))
+      const child = yield* Effect.sync(() => launch(args, database))
       const ended = yield* Deferred.make<Ended>()
       child.once("close", (code, signal) => Deferred.doneUnsafe(ended, Effect.succeed({ code, signal })))
       let output = ""
@@ -71,19 +71,30 @@ export interface Running {
   readonly ended: Effect.Effect<Ended>
 }
 
-/** Runs the application and waits until it listens. When the scope closes, the process is gone. */
+/** Runs the application, with a database of its own, and waits until it listens. */
 export const start = (
   data: string,
   args: ReadonlyArray<string> = []
+): Effect.Effect<AppProcess, DidNotStart, Scope.Scope> => started(run(["--port", "0", "--data", data, ...args]))
+
+/** Runs the application beside others on a database, and waits until it listens, or as a worker until it works. */
+export const startOn = (
+  database: string,
+  args: ReadonlyArray<string> = []
+): Effect.Effect<AppProcess, DidNotStart, Scope.Scope> => started(run(["--port", "0", ...args], database))
+
+/** When the scope closes, the process is gone. */
+const started = (
+  run: Effect.Effect<Running, never, Scope.Scope>
 ): Effect.Effect<AppProcess, DidNotStart, Scope.Scope> =>
   Effect.gen(function* () {
-    const running = yield* run(["--port", "0", "--data", data, ...args])
+    const running = yield* run
     const { child, ended, listeners, output } = running
     const listening = Effect.callback<string>((resume) => {
       const look = () => {
         const url = /Listening on (http:\/\/\S+)/.exec(output())?.[1]
         // Everything is up when the tree has been shown.
-        if (url !== undefined && output().includes("application started")) resume(Effect.succeed(url))
+        if (output().includes("application started")) resume(Effect.succeed(url ?? ""))
       }
       listeners.add(look)
       look()
@@ -102,10 +113,11 @@ export const start = (
     }
   })
 
-const launch = (args: ReadonlyArray<string>): ChildProcess => {
+const launch = (args: ReadonlyArray<string>, database: string | undefined): ChildProcess => {
   const env = { ...process.env }
-  // A database of its own, whatever the environment says of others.
+  // A database of its own, or the one that was named, whatever the environment says of others.
   delete env["DATABASE_URL"]
+  if (database !== undefined) env["DATABASE_URL"] = database
   delete env["PORT"]
   return spawn(
     process.execPath,

@@ -63,14 +63,35 @@ export const captureAll = (
   return Effect.as(Effect.forEach(urls, capture, { concurrency, discard: true }), acknowledged)
 }
 
-/** The addresses of all pages of a trail. */
-export const allUrls = Effect.fnUntraced(function* (client: Client, id: TrailId) {
-  const urls = new Set<string>()
-  let pages = yield* client.captures.list({ params: { id }, query: {} })
-  while (pages.length > 0) {
-    for (const page of pages) urls.add(page.url)
-    const oldest = pages.at(-1)
-    pages = oldest === undefined ? [] : yield* client.captures.list({ params: { id }, query: { before: oldest.id } })
+/** All pages of a trail. */
+export const allPages = Effect.fnUntraced(function* (client: Client, id: TrailId) {
+  const all = [...(yield* client.captures.list({ params: { id }, query: {} }))]
+  for (let oldest = all.at(-1); oldest !== undefined;) {
+    const older = yield* client.captures.list({ params: { id }, query: { before: oldest.id } })
+    all.push(...older)
+    oldest = older.at(-1)
   }
-  return urls
+  return all
+})
+
+/** The addresses of all pages of a trail. */
+export const allUrls = (client: Client, id: TrailId) =>
+  Effect.map(allPages(client, id), (pages) => new Set(pages.map(({ url }) => url)))
+
+/** All pages of a trail, once each of them was asked what it says of itself. */
+export const untilFetched = (client: Client, id: TrailId) =>
+  Effect.repeat(allPages(client, id), {
+    until: (pages) => pages.every(({ metadata }) => metadata !== "pending"),
+    schedule: Schedule.spaced("100 millis")
+  })
+
+/** All that the user was told. */
+export const allNotifications = Effect.fnUntraced(function* (client: Client) {
+  const all = [...(yield* client.notifications.list({ query: {} }))]
+  for (let oldest = all.at(-1); oldest !== undefined;) {
+    const older = yield* client.notifications.list({ query: { before: oldest.id } })
+    all.push(...older)
+    oldest = older.at(-1)
+  }
+  return all
 })
