@@ -129,6 +129,10 @@ export const cancel = (reason: string): Effect.Effect<never, Cancel> => Effect.f
 /** Ends the job as `discarded`, from inside its handler, however many attempts are left. As Oban's `{:discard, reason}`. */
 export const discard = (reason: string): Effect.Effect<never, Discard> => Effect.fail(new Discard({ reason }))
 
-/** Runs the job again after a while, without using an attempt, from inside its handler. As Oban's `{:snooze, seconds}`. */
+/**
+ * Runs the job again after a while, without using an attempt, from inside its handler. As Oban's `{:snooze, seconds}`.
+ *
+ * A duration of nothing or less counts as one second; one of more than a hundred years is a failure.
+ */
 export const snooze = (duration: Duration.Input): Effect.Effect<never, Snooze> =>
   Effect.suspend(() => Effect.fail(new Snooze({ duration: Duration.fromInputUnsafe(duration) })))

@@ -87,7 +87,7 @@ export interface Definition<Args extends ArgsInput, Result extends Schema.Top> {
    * its own to others, without using an attempt.
    */
   readonly argsVersion?: number | undefined
-  /** With it the handler's answer is recorded with the finished job. */
+  /** With it the handler's answer is recorded with the finished job, unless it is more than 10 million characters of JSON. */
   readonly result?: Result | undefined
   /** Defaults to `"default"`. */
   readonly queue?: string | undefined

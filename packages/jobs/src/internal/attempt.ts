@@ -6,6 +6,7 @@ import { Headers, HttpTraceContext } from "effect/http"
 import { Cancel, type CronTick, Discard, type Job, type JobId, Snooze } from "../Job.ts"
 import { defaultBackoff, type Running as Worker } from "../Worker.ts"
 import type { ClaimedRow } from "./claim.ts"
+import { textOf } from "./failureText.ts"
 import { findUnstorable, storable } from "./json.ts"
 import type { Line } from "./settle.ts"
 
@@ -23,6 +24,15 @@ export type Interruption = "shutdown" | "cancel" | "lost"
 
 /** The longest error text that is kept. */
 const messageLimit = 8_000
+
+/** The largest result that is recorded, in characters of JSON. */
+const resultLimit = 10_000_000
+
+/** A job is not put off for longer than this: a hundred years. Times far beyond cannot be stored. */
+const longestDelayMillis = 100 * 365 * 86_400_000
+
+/** A job that snoozes for no time at all would keep the queue busy with itself. */
+const shortestSnooze = Duration.seconds(1)
 
 /** The job as its handler sees it; fails where the args do not fit the worker's schema. */
 export const decode = (worker: Worker, row: ClaimedRow, queue: string): Exit.Exit<Job, Schema.SchemaError> =>
@@ -78,7 +88,9 @@ class ClaimedJob implements Job {
 
   get cron(): CronTick | undefined {
     const { cron_at, cron_name } = this.#row
-    return cron_name === null || cron_at === null ? undefined : { name: cron_name, at: DateTime.fromDateUnsafe(cron_at) }
+    return cron_name === null || cron_at === null
+      ? undefined
+      : { name: cron_name, at: DateTime.fromDateUnsafe(cron_at) }
   }
 }
 
@@ -128,6 +140,8 @@ export interface Verdict {
   readonly kind: "completed" | "failed" | "snoozed" | "cancelled" | "discarded" | "handed back"
   readonly message: string
   readonly delay: Duration.Duration
+  /** About how many characters it takes to write it. */
+  readonly size: number
 }
 
 type Ending = Omit<Verdict, "line"> & { readonly line: Omit<Line, "id" | "lease"> }
@@ -136,16 +150,32 @@ type Ending = Omit<Verdict, "line"> & { readonly line: Omit<Line, "id" | "lease"
 export const invalidArgs = (row: ClaimedRow, node: string, error: Schema.SchemaError): Verdict =>
   verdict(row, failed("discarded", "invalid args", `The args do not fit their schema: ${error.message}`, node))
 
-/** The verdict on a handler's exit. */
+/** The verdict on a handler's exit. Never fails, whatever it is that the handler ended with. */
 export const judge = (
   worker: Worker,
   row: ClaimedRow,
   node: string,
   exit: Exit.Exit<unknown, unknown>,
   interruption: Interruption | undefined
+): Effect.Effect<Verdict> =>
+  Exit.isSuccess(exit)
+    ? Effect.sync(() => verdict(row, succeeded(worker, exit.value, node)))
+    : Effect.catchCause(
+        Effect.suspend(() => judgeFailure(worker, row, node, exit.cause, interruption)),
+        // An error may be anything, and may throw when it is asked what it is.
+        () =>
+          Effect.map(defaultBackoff(row.attempt, row.max_attempts), (delay) =>
+            verdict(row, retryable(kindOf(exit.cause), textOf(exit.cause, messageLimit), delay, node))
+          )
+      )
+
+const judgeFailure = (
+  worker: Worker,
+  row: ClaimedRow,
+  node: string,
+  cause: Cause.Cause<unknown>,
+  interruption: Interruption | undefined
 ): Effect.Effect<Verdict> => {
-  if (Exit.isSuccess(exit)) return Effect.succeed(verdict(row, succeeded(worker, exit.value, node)))
-  const { cause } = exit
   if (interruption !== undefined && Cause.hasInterrupts(cause)) {
     return Effect.succeed(
       verdict(
@@ -163,11 +193,15 @@ export const judge = (
   if (error instanceof Discard) {
     return Effect.succeed(verdict(row, failed("discarded", "discarded", error.reason, node)))
   }
-  if (error instanceof Snooze) return Effect.succeed(verdict(row, snoozed(error.duration)))
-  return Effect.map(backoffOf(worker, row, cause, error), ({ delay, problem }) => {
-    const ending = failed("retryable", kindOf(cause, error), `${Cause.pretty(cause)}${problem}`, node)
-    return verdict(row, { ...ending, delay, line: { ...ending.line, delayMillis: Duration.toMillis(delay) } })
-  })
+  const isSnooze = error instanceof Snooze
+  if (isSnooze && isPossible(error.duration)) return Effect.succeed(verdict(row, snoozed(error.duration)))
+  const text = isSnooze
+    ? `The job cannot snooze for ${Duration.format(error.duration)}: give a duration of at most 100 years`
+    : textOf(cause, messageLimit)
+  const kind = error instanceof JobTimeout ? "timed out" : kindOf(cause)
+  return Effect.map(backoffOf(worker, row, cause, error), ({ delay, problem }) =>
+    verdict(row, retryable(kind, `${text}${problem}`, delay, node))
+  )
 }
 
 /** Gives a job back that was not tried. */
@@ -180,43 +214,64 @@ const verdict = (row: ClaimedRow, ending: Ending): Verdict => ({
 
 const succeeded = (worker: Worker, value: unknown, node: string): Ending => {
   const { encodeResult } = worker.spec
-  const completed: Ending = { kind: "completed", message: "", delay: Duration.zero, line: { to: "completed" } }
   if (encodeResult === undefined) return completed
-  const encoded = encodeResult(value)
   // What the handler did is done: an answer that cannot be kept must not do it again.
-  const problem = Exit.isFailure(encoded)
-    ? `do not fit its schema: ${Cause.pretty(encoded.cause)}`
-    : findUnstorable(encoded.value, "result")?.problem
-  return problem !== undefined || Exit.isFailure(encoded)
-    ? {
-        ...completed,
-        line: {
-          to: "completed",
-          error: entry("result not recorded", `The result could not be recorded: it ${problem}`, node)
-        }
-      }
-    : // What `toCodecJson` encodes to is JSON.
-      { ...completed, line: { to: "completed", result: encoded.value as Schema.Json } }
+  const unrecorded = (problem: string): Ending => ({
+    ...completed,
+    line: {
+      to: "completed",
+      error: entry("result not recorded", `The result could not be recorded: it ${problem}`, node)
+    }
+  })
+  try {
+    const encoded = encodeResult(value)
+    if (Exit.isFailure(encoded)) return unrecorded(`does not fit its schema: ${textOf(encoded.cause, messageLimit)}`)
+    const found = findUnstorable(encoded.value, "result")
+    if (found !== undefined) return unrecorded(`cannot be stored, because ${found.path} ${found.problem}`)
+    const size = JSON.stringify(encoded.value).length
+    if (size > resultLimit) return unrecorded(`is ${size} characters of JSON, and at most ${resultLimit} are kept`)
+    // What `toCodecJson` encodes to is JSON.
+    return { ...completed, size, line: { to: "completed", result: encoded.value as Schema.Json } }
+  } catch (cause) {
+    return unrecorded(`threw when it was looked at: ${textOf(Cause.die(cause), messageLimit)}`)
+  }
 }
 
-const failed = (to: "retryable" | "cancelled" | "discarded", kind: string, message: string, node: string): Ending => ({
-  kind: to === "retryable" ? "failed" : to,
-  message,
-  delay: Duration.zero,
-  line: { to, error: entry(kind, message, node) }
-})
+const completed: Ending = { kind: "completed", message: "", delay: Duration.zero, size: 0, line: { to: "completed" } }
 
-const snoozed = (duration: Duration.Duration): Ending => ({
-  kind: "snoozed",
-  message: "",
-  delay: duration,
-  line: { to: "scheduled", delayMillis: Duration.toMillis(duration), restoreAttempt: true }
-})
+const failed = (to: "retryable" | "cancelled" | "discarded", kind: string, text: string, node: string): Ending => {
+  const error = entry(kind, text, node)
+  return {
+    kind: to === "retryable" ? "failed" : to,
+    message: error.message,
+    delay: Duration.zero,
+    size: error.message.length,
+    line: { to, error }
+  }
+}
+
+const retryable = (kind: string, text: string, delay: Duration.Duration, node: string): Ending => {
+  const ending = failed("retryable", kind, text, node)
+  return { ...ending, delay, line: { ...ending.line, delayMillis: Duration.toMillis(delay) } }
+}
+
+const snoozed = (duration: Duration.Duration): Ending => {
+  const delay = Duration.toMillis(duration) > 0 ? duration : shortestSnooze
+  return {
+    ...handedBack,
+    kind: "snoozed",
+    delay,
+    line: { to: "scheduled", delayMillis: Duration.toMillis(delay), restoreAttempt: true }
+  }
+}
+
+const isPossible = (delay: Duration.Duration): boolean => Duration.toMillis(delay) <= longestDelayMillis
 
 const handedBack: Ending = {
   kind: "handed back",
   message: "",
   delay: Duration.zero,
+  size: 0,
   line: { to: "available", restoreAttempt: true }
 }
 
@@ -226,14 +281,8 @@ const entry = (kind: string, message: string, node: string) => ({
   node: storable(node, 200)
 })
 
-const kindOf = (cause: Cause.Cause<unknown>, error: unknown): string =>
-  error instanceof JobTimeout
-    ? "timed out"
-    : Cause.hasFails(cause)
-      ? "failed"
-      : Cause.hasDies(cause)
-        ? "died"
-        : "interrupted"
+const kindOf = (cause: Cause.Cause<unknown>): string =>
+  Cause.hasFails(cause) ? "failed" : Cause.hasDies(cause) ? "died" : "interrupted"
 
 /** The worker's backoff, or the default where it has none or is broken. */
 const backoffOf = Effect.fnUntraced(function* (
@@ -249,7 +298,7 @@ const backoffOf = Effect.fnUntraced(function* (
   const chosen = yield* Effect.exit(
     Effect.sync(() => Duration.fromInputUnsafe(backoff({ attempt, maxAttempts, error, cause })))
   )
-  if (Exit.isSuccess(chosen) && Duration.isFinite(chosen.value)) return { delay: chosen.value, problem: "" }
-  const why = Exit.isFailure(chosen) ? Cause.pretty(chosen.cause) : "it is not finite"
+  if (Exit.isSuccess(chosen) && isPossible(chosen.value)) return { delay: chosen.value, problem: "" }
+  const why = Exit.isFailure(chosen) ? textOf(chosen.cause, messageLimit) : "it is more than 100 years"
   return { ...(yield* usual), problem: `\n(and its backoff could not be used: ${why})` }
 })

@@ -78,13 +78,13 @@ export const make = (database: Database) => {
   const general = `
     with l as materialized (${locked(
       `jsonb_to_recordset($2::text::jsonb)
-        s(id bigint, lease bigint, "to" text, delay float8, error jsonb, result jsonb, restore boolean)`,
+        s(id bigint, lease bigint, "to" text, delay float8, error jsonb, result jsonb, restore boolean, nothing boolean)`,
       `case when s."to" in ${ends} then s."to"
             when j.cancel_requested_at is not null then 'cancelled'
             when s."to" = 'retryable' and j.attempt >= j.max_attempts then 'discarded'
             when s."to" in ('retryable', 'scheduled') and s.delay <= 0 then 'available'
             else s."to" end as state,
-       s.delay, s.error, s.result, s.restore, s."to" as wanted`
+       s.delay, s.error, case when s.nothing then 'null'::jsonb else s.result end as result, s.restore, s."to" as wanted`
     )}
     ), d as (
       delete from ${schema}.jobs j using l where j.id = l.id and l.state in ${ends} returning j.*, l.state as ended, l.error, l.result
@@ -131,5 +131,7 @@ const encode = (line: Line) => ({
   delay: line.delayMillis ?? 0,
   error: line.error,
   result: line.result,
+  // A record cannot tell a null that is JSON from none.
+  nothing: line.result === null,
   restore: line.restoreAttempt ?? false
 })

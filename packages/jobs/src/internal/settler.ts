@@ -13,6 +13,12 @@ import type * as Settle from "./settle.ts"
 /** How many verdicts one statement writes. */
 const batch = 1_000
 
+/** From so many characters on a statement takes no more verdicts. */
+const batchSize = 8_000_000
+
+/** How often a batch is tried that the database does not take although it answers, before it is divided. */
+const firstTries = 5
+
 /** Between two tries while the database does not answer, at most. */
 const longestPauseMillis = 2_000
 
@@ -28,13 +34,23 @@ export const run = (engine: Engine, statements: ReturnType<typeof Settle.make>):
   })
 
 const flush = Effect.fnUntraced(function* (engine: Engine, statements: ReturnType<typeof Settle.make>) {
-  const ended = engine.unwritten.slice(0, batch)
-  const plain = ended.filter(({ verdict }) => verdict === undefined).sort((a, b) => a.held.row.id - b.held.row.id)
+  const { epoch } = engine
+  const ended = firstOf(engine.unwritten)
+  const plain = ended.filter(({ verdict }) => verdict === undefined).toSorted((a, b) => a.held.row.id - b.held.row.id)
   const others = ended.filter(({ verdict }) => verdict !== undefined)
   // They leave the list only when they are written, so that nothing is lost if this loop crashes here.
-  if (plain.length > 0) yield* persist(engine, plain, (some) => completePlain(statements, some))
-  if (others.length > 0) yield* persist(engine, others, (some) => settleOthers(statements, some))
+  const write = (some: ReadonlyArray<Ended>, by: Write) => persist({ engine, epoch, write: by }, some, firstTries)
+  if (plain.length > 0) yield* write(plain, (some) => completePlain(statements, some))
+  if (others.length > 0) yield* write(others, (some) => settleOthers(statements, some))
 })
+
+/** As many as one statement takes, by their number and by their size. */
+const firstOf = (unwritten: ReadonlyArray<Ended>): ReadonlyArray<Ended> => {
+  let size = 0
+  let n = 0
+  while (n < batch && n < unwritten.length && size < batchSize) size += unwritten[n++]?.verdict?.size ?? 0
+  return unwritten.slice(0, n)
+}
 
 /** What was written of each job; a job that is missing was lost. */
 type Written = ReadonlyMap<number, Settle.Destination>
@@ -54,20 +70,29 @@ const settleOthers = (statements: ReturnType<typeof Settle.make>, ended: Readonl
     (settled): Written => new Map(settled.map(({ id, state }) => [id, state]))
   )
 
-const persist = (
-  engine: Engine,
-  ended: ReadonlyArray<Ended>,
-  write: (ended: ReadonlyArray<Ended>) => Effect.Effect<Written, SqlError>
-): Effect.Effect<void> =>
+type Write = (ended: ReadonlyArray<Ended>) => Effect.Effect<Written, SqlError>
+
+/** Where verdicts go, and whose they are: what an identity ended with that was given up is not written. */
+interface Target {
+  readonly engine: Engine
+  readonly epoch: number
+  readonly write: Write
+}
+
+const persist = (target: Target, ended: ReadonlyArray<Ended>, tries: number): Effect.Effect<void> =>
   Effect.gen(function* () {
+    const { engine, epoch, write } = target
     let pauseMillis = 50
-    while (true) {
-      const { epoch } = engine
+    let left = tries
+    while (engine.epoch === epoch) {
       const written = yield* Effect.result(write(ended))
-      // Fenced meanwhile: all of these were given up.
-      if (epoch !== engine.epoch) return
+      // Given up meanwhile, all of them.
+      if (engine.epoch !== epoch) return
       if (written._tag === "Success") return conclude(engine, ended, written.success)
-      if (isRefused(written.failure)) return yield* bisect(engine, ended, write, written.failure)
+      const answer = answerOf(written.failure)
+      if (answer === "refused" || (answer === "failed" && --left <= 0)) {
+        return yield* bisect(target, ended, written.failure)
+      }
       yield* Effect.logWarning(
         `${ended.length} finished jobs could not be written, and are kept: trying again in ${pauseMillis} ms`,
         written.failure
@@ -78,20 +103,16 @@ const persist = (
   })
 
 /** Finds the verdicts that the database refuses, and writes the rest. */
-const bisect = (
-  engine: Engine,
-  ended: ReadonlyArray<Ended>,
-  write: (ended: ReadonlyArray<Ended>) => Effect.Effect<Written, SqlError>,
-  error: SqlError
-): Effect.Effect<void> => {
+const bisect = (target: Target, ended: ReadonlyArray<Ended>, error: SqlError): Effect.Effect<void> => {
+  const { engine } = target
   if (ended.length > 1) {
     const middle = ended.length >> 1
-    return Effect.andThen(persist(engine, ended.slice(0, middle), write), persist(engine, ended.slice(middle), write))
+    return Effect.andThen(persist(target, ended.slice(0, middle), 1), persist(target, ended.slice(middle), 1))
   }
   const [only] = ended
   if (only?.verdict === undefined || isPlainText(only)) {
     return Effect.andThen(
-      Effect.logError("A finished job could not be written, and runs again when its lease has ended", error),
+      Effect.logError("What became of a job could not be written: it is made available again", error),
       Effect.sync(() => {
         if (only !== undefined) drop(engine, only)
       })
@@ -103,6 +124,7 @@ const bisect = (
     ...only,
     verdict: {
       ...only.verdict,
+      size: 0,
       line: {
         ...rest,
         error: { kind: line.error?.kind ?? "result not recorded", message: unwritable, node: engine.name }
@@ -111,7 +133,7 @@ const bisect = (
   }
   return Effect.suspend(() => {
     engine.unwritten = engine.unwritten.map((ended) => (ended === only ? replaced : ended))
-    return persist(engine, [replaced], write)
+    return persist(target, [replaced], 1)
   })
 }
 
@@ -120,13 +142,20 @@ const unwritable = "What the attempt ended with could not be stored"
 const isPlainText = ({ verdict }: Ended): boolean =>
   verdict?.line.error?.message === unwritable && verdict.line.result === undefined
 
-/** Whether the database has something against the data, so that trying again cannot help. */
-const isRefused = (error: SqlError): boolean => {
-  if (!isSqlError(error)) return false
+/**
+ * Whether the database has something against the data, so that trying again cannot help; whether it is not to be reached
+ * or overloaded, so that only waiting helps; or whether something else is wrong, which may be the data or not.
+ */
+const answerOf = (error: SqlError): "refused" | "away" | "failed" => {
+  if (!isSqlError(error)) return "away"
   const { cause } = error.reason
   const code = typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+  // What the operating system says of a connection has codes too, which are not of five characters of this kind.
+  if (typeof code !== "string" || !/^[0-9A-Z]{5}$/.test(code)) return "away"
   // Data exceptions, constraint violations, program limits.
-  return typeof code === "string" && /^(22|23|54)/.test(code)
+  if (/^(22|23|54)/.test(code)) return "refused"
+  // Connections, conflicts of transactions, resources, shutdown, locks, a standby; not a statement that takes too long.
+  return /^(08|25|40|53|55|57P)/.test(code) ? "away" : "failed"
 }
 
 const conclude = (engine: Engine, ended: ReadonlyArray<Ended>, written: Written): void => {
