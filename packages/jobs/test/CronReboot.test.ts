@@ -103,6 +103,20 @@ layer(Postgres.layerTest)("@reboot", (it) => {
     })
   )
 
+  it.effect("does not fire again for a node that started before the one for which it fired, but was seen later", () =>
+    Effect.gen(function* () {
+      const { database, instants, loop, startNode } = yield* start("2026-01-01T12:00:00Z")
+      yield* startNode(2)
+      yield* live(loop(reboot, { node: { id: nodeId(2) } }), "1 second")
+      yield* startNode(1)
+      yield* database.run(
+        `update ${database.schema}.nodes set started_at = started_at - interval '1 minute' where id = '${nodeId(1)}'`
+      )
+      yield* live(loop(reboot), "1 minute")
+      assert.deepStrictEqual(yield* instants, ["2026-01-01T12:00:00.000Z"])
+    })
+  )
+
   it.effect("waits for the node's own row, and fires once although the loop is started again", () =>
     Effect.gen(function* () {
       const { instants, loop, startNode } = yield* start("2026-01-01T12:00:00Z")
