@@ -15,7 +15,7 @@ import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { hostname } from "node:os"
-import { type Attempted, attemptOnce } from "./internal/attemptOnce.ts"
+import { type Attempted, attemptOnce, type InvalidResult } from "./internal/attemptOnce.ts"
 import * as Drain from "./internal/drain.ts"
 import * as Inline from "./internal/inline.ts"
 import * as Internal from "./internal/runner.ts"
@@ -113,6 +113,7 @@ export interface Shape {
 // errors
 // --------------------------------------------------------------------------------------------------------------------
 
+export { InvalidResult } from "./internal/attemptOnce.ts"
 export { Endless, JobFailed } from "./internal/drain.ts"
 
 // --------------------------------------------------------------------------------------------------------------------
@@ -185,8 +186,11 @@ export type { Attempted }
  * Runs a worker's handler once, as a queue would, without a database: the args are encoded, taken through JSON and decoded,
  * the handler has its timeout and its span.
  */
-export const attempt: (worker: Worker.Running, job: NewJob, as?: Attempted) => Effect.Effect<Outcome, InvalidJob> =
-  attemptOnce
+export const attempt: (
+  worker: Worker.Running,
+  job: NewJob,
+  as?: Attempted
+) => Effect.Effect<Outcome, InvalidJob | InvalidResult> = attemptOnce
 
 // --------------------------------------------------------------------------------------------------------------------
 

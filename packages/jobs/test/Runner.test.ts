@@ -117,7 +117,6 @@ const inSandbox = (runner: typeof manual) => {
 
 const manual = Runner.layer({ workers })
 const run = inSandbox(manual)
-const inline = inSandbox(Runner.layerInline({ workers }))
 
 const numbers = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient

@@ -1,7 +1,7 @@
 /**
  * One attempt of a job that is in no database.
  */
-import { Clock, Effect, Exit } from "effect"
+import { Clock, Effect, Exit, Schema } from "effect"
 import type { Outcome } from "../Runner.ts"
 import { InvalidJob, type NewJob } from "../NewJob.ts"
 import type { Running as Worker } from "../Worker.ts"
@@ -9,6 +9,16 @@ import * as Attempt from "./attempt.ts"
 import type { ClaimedRow } from "./claim.ts"
 import { Rows } from "./enqueueRow.ts"
 import { outcomeOf } from "./runner.ts"
+
+/** What a handler answered cannot be recorded. In a queue the job completes all the same, and says so in its errors. */
+export class InvalidResult extends Schema.TaggedError<InvalidResult>("@coppice/jobs/Runner/InvalidResult")(
+  "InvalidResult",
+  { worker: Schema.String, problem: Schema.String }
+) {
+  override get message(): string {
+    return `What ${this.worker} answered cannot be recorded: ${this.problem}`
+  }
+}
 
 /** What may be said of an attempt. */
 export interface Attempted {
@@ -22,7 +32,7 @@ export const attemptOnce = (
   worker: Worker,
   newJob: NewJob,
   { attempt = 1, id = 1 }: Attempted = {}
-): Effect.Effect<Outcome, InvalidJob> =>
+): Effect.Effect<Outcome, InvalidJob | InvalidResult> =>
   Effect.gen(function* () {
     const checked = new Rows().check(newJob)
     if (checked instanceof InvalidJob) return yield* checked
@@ -60,5 +70,9 @@ export const attemptOnce = (
     const exit = yield* Effect.exit(
       Effect.provideContext(Attempt.run(worker, job.value, null), Attempt.servicesOf(services, job.value))
     )
-    return outcomeOf(row, yield* Attempt.judge(worker, row, "", exit, undefined), exit)
+    const verdict = yield* Attempt.judge(worker, row, "", exit, undefined)
+    if (Exit.isSuccess(exit) && verdict.line.error !== undefined) {
+      return yield* new InvalidResult({ worker: newJob.worker, problem: verdict.line.error.message })
+    }
+    return outcomeOf(row, verdict, exit)
   })

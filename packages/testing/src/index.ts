@@ -1,0 +1,1 @@
+export * as TestJobs from "./TestJobs.ts"
