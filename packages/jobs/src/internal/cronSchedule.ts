@@ -19,7 +19,7 @@ export interface Calendar {
 }
 
 /** Fires when the cluster starts. */
-export interface Reboot {
+interface Reboot {
   readonly _tag: "Reboot"
 }
 

@@ -4,7 +4,7 @@
 import { DateTime } from "effect"
 
 /** A piece of time, from `start` until before `end`. Where it was cut for being long, the offset beside it is its own. */
-export interface Piece {
+interface Piece {
   readonly start: number
   readonly end: number
   /** What the zone's clock shows more than UTC. */
