@@ -18,9 +18,9 @@ export interface Options<Key extends string = string> {
   readonly priority?: number | undefined
   /** 1 or more. */
   readonly maxAttempts?: number | undefined
-  /** Added to the worker's. */
+  /** Added to the worker's; at most 100 of 255 characters. */
   readonly tags?: ReadonlyArray<string> | undefined
-  /** Added to the worker's. */
+  /** Added to the worker's; at most 256 KiB of JSON. */
   readonly meta?: Readonly<Record<string, Schema.Json>> | undefined
   /** Instead of the worker's; `false` for a job that is not unique although its worker's are. */
   readonly unique?: Unique<Key> | false | undefined

@@ -102,6 +102,8 @@ layer(Tables)("enqueue", (it) => {
       assert.strictEqual(yield* path({ tags: ["ok", "\u0000"] }), "options.tags[1]")
       assert.strictEqual(yield* path({ tags: ["\uDC00"] }), "options.tags[0]")
       assert.strictEqual(yield* path({ tags: [1] }), "options.tags[0]")
+      assert.strictEqual(yield* path({ tags: ["a", ""] }), "options.tags[1]")
+      assert.strictEqual(yield* path({ tags: ["t".repeat(256)] }), "options.tags[0]")
       assert.strictEqual(yield* path({ meta: { x: "\u0000" } }), "meta.x")
       assert.strictEqual(yield* path({ meta: { "a b": ["\uD800"] } }), 'meta["a b"][0]')
       assert.strictEqual(yield* path({ meta: { "\u0000": 1 } }), 'meta["\\u0000"]')
@@ -238,6 +240,18 @@ layer(Tables)("enqueue", (it) => {
       assert.include(nested.message, "is nested more than 1000 deep")
       const large = yield* Effect.flip(enqueue(Anything.job("x".repeat(15 * 1024 * 1024))))
       assert.include(large.message, "args are larger than 15 MiB")
+      // Small texts here, and more than a driver reads there.
+      const numbers = yield* Effect.flip(enqueue(Anything.job(Array.from({ length: 60_000 }, () => 1e300))))
+      assert.include(numbers.message, "args are larger than 15 MiB")
+      const blanks = yield* Effect.flip(enqueue(Anything.job(Array.from({ length: 6_000_000 }, () => 1))))
+      assert.include(blanks.message, "args are larger than 15 MiB")
+      const meta = yield* Effect.flip(enqueue(Mail.job({ to: "ada" }, { meta: { text: "x".repeat(262_144) } })))
+      assert.include(meta.message, "meta is larger than 256 KiB")
+      const tags = Array.from({ length: 101 }, (_, index) => `${index}`)
+      assert.include(
+        (yield* Effect.flip(enqueue(Mail.job({ to: "ada" }, { tags })))).message,
+        "options.tags are more than 100"
+      )
       const cycle: Record<string, unknown> = {}
       cycle["self"] = cycle
       const circular = yield* Effect.flip(enqueue(Mail.job({ to: "ada" }, { meta: cycle as never })))

@@ -19,6 +19,8 @@ export interface Holder {
   readonly expired: boolean
 }
 
+export interface Statements extends ReturnType<typeof make> {}
+
 export const make = (database: Database) => {
   const { schema } = database
   const plain = insertStatement(schema, false)

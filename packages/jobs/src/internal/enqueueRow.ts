@@ -3,9 +3,9 @@
  *
  * Jobs mostly differ in their args. What many have in common is a profile, and is checked and sent once.
  */
-import { DateTime, Duration, Option } from "effect"
-import { InvalidJob, type NewJob } from "../NewJob.ts"
-import { findUnstorable, type Problem, problemOf } from "./json.ts"
+import { DateTime, Duration, Option, type Schema } from "effect"
+import { type Enqueued, InvalidJob, type NewJob, type Rejected } from "../NewJob.ts"
+import { findUnstorable, type Problem, problemOf, storedSize } from "./json.ts"
 import { keyOf, longest, type Rule, ruleOf } from "./unique.ts"
 
 /** A job that can be inserted. */
@@ -20,6 +20,14 @@ export interface Row {
   readonly delay: number | undefined
   readonly unique: { readonly rule: Rule; readonly key: string } | undefined
 }
+
+/** What became of rows, and the queues in which jobs are available by it. */
+export interface Written {
+  readonly results: ReadonlyMap<Row, Result>
+  readonly queues: ReadonlySet<string>
+}
+
+export type Result = Enqueued | Rejected
 
 /** What jobs have in common. */
 export interface Profile {
@@ -42,7 +50,7 @@ export class Rows {
     const args = JSON.stringify(value)
     const time = timeOf(job)
     if ("problem" in time) return invalid(job, time)
-    const problem = tooLarge(args, job) ?? partitionProblem(job.partition)
+    const problem = argsProblem(value, args) ?? partitionProblem(job.partition)
     if (problem !== undefined) return invalid(job, problem)
     const { rule } = profile
     if (rule === undefined) return { job, profile, args, ...time, unique: undefined }
@@ -111,6 +119,38 @@ export const parameters = (rows: ReadonlyArray<Row>, trace: string | null): Read
 export const column = (rows: ReadonlyArray<Row>, value: (row: Row) => number | string | undefined): string =>
   rows.some((row) => value(row) !== undefined) ? `{${rows.map((row) => value(row) ?? "null").join(",")}}` : "{}"
 
+export const isUnique = (row: Row): boolean => row.unique !== undefined
+
+/** How many characters of args go into one statement: far from the 256 MiB that a jsonb array can have. */
+const largestPart = 32 * 1024 * 1024
+
+/** Rows in parts that one statement can take. Almost always that is one. */
+export const parts = (rows: ReadonlyArray<Row>): ReadonlyArray<ReadonlyArray<Row>> => {
+  let size = 0
+  for (const row of rows) size += row.args.length
+  if (size <= largestPart) return rows.length === 0 ? [] : [rows]
+  const result: Array<Array<Row>> = []
+  let part: Array<Row> = []
+  size = 0
+  // The order of keys must hold from part to part, too.
+  for (const row of rows.some(isUnique) ? rows.toSorted(inOrderOfKeys) : rows) {
+    size += row.args.length
+    if (size > largestPart && part.length > 0) {
+      result.push(part)
+      part = []
+      size = row.args.length
+    }
+    part.push(row)
+  }
+  result.push(part)
+  return result
+}
+
+const inOrderOfKeys = (a: Row, b: Row): number => {
+  const [left, right] = [a.unique?.key ?? "", b.unique?.key ?? ""]
+  return left < right ? -1 : left > right ? 1 : 0
+}
+
 // --------------------------------------------------------------------------------------------------------------------
 
 const invalid = (job: NewJob, problem: Problem): InvalidJob =>
@@ -152,31 +192,38 @@ const integerProblem = (value: number, path: string, from: number, to: number): 
 const tagsProblem = (tags: ReadonlyArray<string>): Problem | undefined => {
   if (!Array.isArray(tags)) return { path: "options.tags", problem: "must be a list of texts" }
   for (const [index, tag] of tags.entries()) {
-    const problem = typeof tag === "string" ? problemOf(tag) : "must be a text"
-    if (problem !== undefined) return { path: `options.tags[${index}]`, problem }
+    const problem = nameProblem(tag, `options.tags[${index}]`, 255)
+    if (problem !== undefined) return problem
   }
-  return undefined
+  return tags.length <= 100 ? undefined : { path: "options.tags", problem: "are more than 100" }
 }
 
-const metaProblem = (meta: NewJob["meta"]): Problem | undefined =>
-  typeof meta !== "object" || meta === null || Array.isArray(meta)
-    ? { path: "meta", problem: "must be an object" }
-    : findUnstorable(meta, "meta")
+const metaProblem = (meta: NewJob["meta"]): Problem | undefined => {
+  if (typeof meta !== "object" || meta === null || Array.isArray(meta))
+    return { path: "meta", problem: "must be an object" }
+  return (
+    findUnstorable(meta, "meta")
+    ?? (storedSize(meta, JSON.stringify(meta)) <= largestMeta
+      ? undefined
+      : { path: "meta", problem: "is larger than 256 KiB: what a job needs belongs in its args" })
+  )
+}
 
 /** An index holds it, whose entries must be small. */
 const partitionProblem = (partition: string | undefined): Problem | undefined =>
   partition === undefined ? undefined : nameProblem(partition, "options.partition", 255)
 
-/** A row that is larger cannot be read back: drivers refuse messages of more than 16 MiB. */
+/** What a row may be at most, as text: drivers refuse messages of more than 16 MiB, and it could never be claimed. */
 const largestArgs = 15 * 1024 * 1024
+const largestMeta = 256 * 1024
 
-const tooLarge = (args: string, job: NewJob): Problem | undefined =>
-  args.length * 3 <= largestArgs || Buffer.byteLength(args) <= largestArgs
+/** No JSON becomes more than this many times as long when PostgreSQL writes it. */
+const mostGrowth = 60
+
+const argsProblem = (args: Schema.Json, text: string): Problem | undefined =>
+  text.length * mostGrowth <= largestArgs || storedSize(args, text) <= largestArgs
     ? undefined
-    : {
-        path: "args",
-        problem: `are larger than 15 MiB: keep such data elsewhere, and give ${job.worker} the place where it is`
-      }
+    : { path: "args", problem: "are larger than 15 MiB: keep such data elsewhere, and give the job its place" }
 
 /** The times that PostgreSQL and JavaScript both know, in milliseconds since the epoch. */
 const earliest = Date.UTC(-4712, 0, 1)

@@ -85,6 +85,21 @@ export const problemOf = (text: string): string | undefined =>
       ? undefined
       : "contains half of a surrogate pair, which is not Unicode text: was a string cut in the middle of a character?"
 
+/**
+ * How many bytes PostgreSQL makes of JSON at most, when it writes it as text: it puts blanks behind commas and colons, and
+ * spells numbers out that JavaScript writes with an exponent.
+ */
+export const storedSize = (value: Schema.Json, text: string): number => Buffer.byteLength(text) + growth(value)
+
+const growth = (value: Schema.Json | undefined): number => {
+  if (typeof value === "number") return `${value}`.includes("e") ? 330 : 0
+  if (typeof value !== "object" || value === null) return 0
+  const items = Object.values(value)
+  let sum = 2 * items.length
+  for (const item of items) sum += growth(item)
+  return sum
+}
+
 /** Makes a text storable: what PostgreSQL would refuse becomes U+FFFD, and what is too long is cut between characters. */
 export const storable = (text: string, limit: number): string => {
   const cut = text.length > limit ? `${text.slice(0, limit)}…` : text
