@@ -4,7 +4,7 @@
  * Every sample runs in a process of its own, worker and measurement in its main thread, jobs for latencies from another. Ten minutes of
  * a held snapshot: `npm run bench -- jobs --case held --set held=600`; a million jobs for the memory: `--case memory --set memory=1000000`.
  */
-import { Effect, Schema, type Scope } from "effect"
+import { Effect, References, Schema, type Scope } from "effect"
 import { type Case, type Contender, type Figure, settledMemory, size, type Suite } from "../Bench.ts"
 import { bareInsert } from "../jobs/BareInsert.ts"
 import { bullMq } from "../jobs/BullMq.ts"
@@ -133,7 +133,7 @@ const contender =
         const { postgres, redis } = yield* servers
         return yield* sample(implementation, { database: yield* fresh(postgres), redis })
       })
-    )
+    ).pipe(Effect.provideService(References.MinimumLogLevel, "Warn"))
   })
 
 /** The figures of one sample, the first of which names the case. */
