@@ -6,8 +6,8 @@
 import { type DateTime, type Duration, Schema } from "effect"
 import type { JobId, State } from "./Job.ts"
 
-/** What can be said of one job, over what its worker says. `Key` are the fields of its args. */
-export interface Options<Key extends string = string> {
+/** What can be said of one job, over what its worker says. `Key` are fields of its args, for `unique.keys`. */
+export interface Options<Key extends string = never> {
   /** The instant from which on it may run; one that has passed is now. Not together with `scheduleIn`. */
   readonly scheduleAt?: DateTime.DateTime.Input | undefined
   /** How long from now, by the clock that `JobsConfig.TimeSource` names, until it may run. */

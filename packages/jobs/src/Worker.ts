@@ -181,12 +181,13 @@ export const Service =
     const Tag = Context.Service<Self, Running>()(`@coppice/jobs/Worker/${name}`)
     // From here on args are opaque: what the types promise of them, their schema checks.
     const spec = toSpec(name, definition as unknown as Definition<ArgsInput, Schema.Top>)
-    const job = (args: unknown, options: Options = {}) => newJob(spec, args, options)
+    const job = (args: unknown, options: Options<string> = {}) => newJob(spec, args, options)
     const statics = {
       spec,
       job,
-      enqueue: (args: unknown, options?: Options) => Effect.flatMap(Jobs, (jobs) => jobs.enqueue(job(args, options))),
-      enqueueMany: (all: ReadonlyArray<unknown>, options?: Options) =>
+      enqueue: (args: unknown, options?: Options<string>) =>
+        Effect.flatMap(Jobs, (jobs) => jobs.enqueue(job(args, options))),
+      enqueueMany: (all: ReadonlyArray<unknown>, options?: Options<string>) =>
         Effect.flatMap(Jobs, (jobs) => jobs.enqueueMany(all.map((args) => job(args, options)))),
       toLayer: (make: Effect.Effect<Handler<unknown, unknown, unknown, unknown>, unknown, unknown>) =>
         Layer.effect(
@@ -257,7 +258,7 @@ const fieldsOf = (ast: SchemaAST.AST): ReadonlySet<string> | undefined => {
     : undefined
 }
 
-const newJob = (spec: Spec, args: unknown, options: Options): NewJob => {
+const newJob = (spec: Spec, args: unknown, options: Options<string>): NewJob => {
   const encoded = spec.encodeArgs(args)
   const unique = options.unique === false ? undefined : (options.unique ?? spec.unique)
   return {

@@ -20,8 +20,8 @@ const everything: ReadonlyArray<NewJob.Replaceable> = [
   "tags"
 ]
 
-const unique = (replace: NewJob.Unique<string>["replace"], more: NewJob.Unique<string> = {}) => ({
-  unique: { keys: ["page"], fields: ["worker", "args"] as const, replace, ...more }
+const unique = (replace: NewJob.Unique<"page">["replace"], more: NewJob.Unique<"page"> = {}) => ({
+  unique: { keys: ["page"] as const, fields: ["worker", "args"] as const, replace, ...more }
 })
 
 const set = Effect.fnUntraced(function* (id: number, assignments: string) {

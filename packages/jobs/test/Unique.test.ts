@@ -9,7 +9,7 @@ class Report extends Worker.Service<Report>()("Report", {
   args: { day: Schema.String, format: Schema.optionalKey(Schema.String) }
 }) {}
 
-const report = (unique: NewJob.Unique<string>, options: NewJob.Options = {}) =>
+const report = (unique: NewJob.Unique<"day">, options: NewJob.Options = {}) =>
   Report.job({ day: "monday" }, { ...options, unique })
 
 /** Moves a job to another state, as the engine does: its key is given back if it is not for that state. */
@@ -157,7 +157,7 @@ layer(Tables)("unique jobs", (it) => {
     it.effect("default to what is not finished, and with a period to what did not fail", () =>
       Effect.gen(function* () {
         const { enqueue } = yield* setUp
-        const bits = (unique: NewJob.Unique<string>, day: string) =>
+        const bits = (unique: NewJob.Unique<"day">, day: string) =>
           Effect.gen(function* () {
             return (yield* read(idOf(yield* enqueue(Report.job({ day }, { unique }))))).unique_states
           })

@@ -31,6 +31,9 @@ Mail.enqueueMany([{ to: "ada", at, cc: "grace" }], {
   unique: { keys: ["cc"] }
 }) satisfies Effect.Effect<ReadonlyArray<NewJob.Enqueued | NewJob.Rejected>, SqlError, Jobs.Jobs>
 Mail.job({ to: "ada", at }, { scheduleIn: "5 minutes", unique: false }) satisfies NewJob.NewJob
+// Options that name no field of args are for every worker.
+declare const shared: NewJob.Options
+Mail.enqueue({ to: "ada", at }, shared)
 // What the handler needs, the layer needs.
 Mail.layer satisfies Layer.Layer<Mail, never, Mailer>
 
