@@ -29,7 +29,12 @@ const fired = (name: string) =>
 const until = (name: string, jobs: number) =>
   Effect.gen(function* () {
     while ((yield* fired(name)).jobs < jobs) yield* Effect.sleep("20 millis")
-  })
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: "40 seconds",
+      orElse: () => Effect.die(new Error(`${name} did not fire ${jobs} times`))
+    })
+  )
 
 describe("the crontab under kill -9 and frozen processes", () => {
   it.live(

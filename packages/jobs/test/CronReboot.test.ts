@@ -131,6 +131,28 @@ layer(Postgres.layerTest)("@reboot", (it) => {
     })
   )
 
+  it.effect("waits for the node's id, and takes another id of the same node for no new start", () =>
+    Effect.gen(function* () {
+      const { instants, loop, startNode, stopNode } = yield* start("2026-01-01T12:00:00Z")
+      const node = { id: "" }
+      const effect = yield* loop(reboot, { node })
+      yield* live(Effect.succeed(effect), "1 minute")
+      assert.deepStrictEqual(yield* instants, [])
+      yield* startNode(1)
+      yield* Pglite.advance("1 second")
+      yield* startNode(2)
+      node.id = nodeId(2)
+      yield* live(Effect.succeed(effect), "5 seconds")
+      assert.deepStrictEqual(yield* instants, [])
+      // It comes back under another id while it is not clear yet that the first node is dead.
+      yield* startNode(3)
+      yield* stopNode(2)
+      node.id = nodeId(3)
+      yield* live(Effect.succeed(effect), "1 minute")
+      assert.deepStrictEqual(yield* instants, ["2026-01-01T12:01:01.000Z"])
+    })
+  )
+
   it.effect("does not fire while it is paused, nor when it is resumed", () =>
     Effect.gen(function* () {
       const { cron, instants, loop, startNode, stopNode } = yield* start("2026-01-01T12:00:00Z")

@@ -19,8 +19,11 @@ export interface Options {
   readonly client: Client
   /** What the code says, checked by `prepareAll`. */
   readonly entries: ReadonlyArray<Prepared>
-  /** This node, by the id that its row in `nodes` has or will have; if it comes back under another, that is no new start. */
-  readonly node: { readonly id: string }
+  /**
+   * This node, by the id of its row in `nodes`, which is empty until it has one; if it comes back under another, that is no
+   * new start. Undefined where nothing starts, and no `@reboot` fires.
+   */
+  readonly node: { readonly id: string } | undefined
   /** What follows from the time to live: after how long without a heartbeat a node counts as dead. */
   readonly lease: Lease
   /** Opened when the crontab was changed. */
@@ -62,18 +65,19 @@ interface Watched {
 }
 
 /** One round, which answers for how many milliseconds to sleep. */
-const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.Effect<number> => {
+export const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.Effect<number> => {
   const statements = make(client.database)
   const own = new Map(entries.map((entry) => [entry.name, entry]))
   const names = [...own.keys()]
   const reload = client.database.time === "clock" ? virtualReloadMillis : reloadMillis
   const readSchedules = makeSchedules()
-  const { id } = node
+  // The first one that it has is that of its start.
+  let id = ""
   let watched: ReadonlyArray<Watched> = []
   let reboots: ReadonlyArray<TimingRow> = []
   let registered = false
   /** Whether it is still to be found out if the start of this node was the start of the cluster. */
-  let starting = true
+  let starting = node !== undefined
   /** When the crontab was read: by the database's clock, and by the monotonic one here. */
   let loaded = { at: Number.NEGATIVE_INFINITY, nanos: 0n }
   let stale = true
@@ -136,8 +140,9 @@ const makeRound = ({ changed, client, entries, lease, node }: Options): Effect.E
       else next = Math.min(next, entry.next)
     }
     if (starting) {
-      let waiting = false
-      for (const row of reboots) {
+      id ||= node?.id ?? ""
+      let waiting = id === "" && reboots.length > 0
+      for (const row of id === "" ? [] : reboots) {
         const outcome = Effect.map(boot(row), (wait) => {
           waiting ||= wait
         })
