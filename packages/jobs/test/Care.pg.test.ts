@@ -281,13 +281,12 @@ layer(tables)("care on several connections", (it) => {
       let changed = 0
       const work = Effect.gen(function* () {
         const rows = yield* claim(20)
-        const half = Math.floor(rows.length / 2)
-        const ids = rows.map((row) => row.id)
-        const leases = rows.map((row) => row.lease)
-        for (const id of yield* settle.complete(ids.slice(0, half), leases.slice(0, half))) completed.add(id)
-        yield* settle.settle(
-          rows.slice(half).map((row) => ({ id: row.id, lease: row.lease, to: "retryable", delayMillis: 0 }))
+        const lines = rows.map(({ id, lease }, index) =>
+          index % 2 === 0
+            ? ({ id, lease, to: "completed" } as const)
+            : ({ id, lease, to: "retryable", delayMillis: 0 } as const)
         )
+        for (const { id, state } of yield* settle.settle(lines)) if (state === "completed") completed.add(id)
       })
       const cancelled = Effect.map(care.cancel({}), (answer) => (changed += answer.cancelled))
       const retried = Effect.map(
@@ -305,7 +304,7 @@ layer(tables)("care on several connections", (it) => {
            select job_id, 'default', 'Test', key, 15 from k`,
           [key]
         )
-      for (let round = 0; round < 60; round++) {
+      for (let round = 0; round < 40; round++) {
         yield* insert({ count: 10, tags: round % 3 === 0 ? ["old"] : [] })
         yield* insert({ state: "scheduled", count: 5 })
         yield* Effect.all(
@@ -340,8 +339,8 @@ layer(tables)("care on several connections", (it) => {
           keyed.map((job) => job.id)
         )
       }
-      assert.isAbove(changed, 500)
-      assert.isAbove(completed.size, 50)
+      assert.isAbove(changed, 300)
+      assert.isAbove(completed.size, 30)
     })
   )
 })

@@ -222,7 +222,7 @@ layer(tables)("care", (it) => {
         const holder = yield* insertOne()
         yield* key(mine, { key: "mine", states: 127 })
         yield* key(over, { key: "over", states: 127, until: new Date(60_000), held: false })
-        yield* key(other, { key: "other", states: 1, held: false })
+        yield* key(other, { key: "other", states: 16 })
         yield* key(steals, { key: "steals", states: 15, until: new Date(7_200_000), held: false })
         yield* key(holder, { key: "steals", states: 127, until: new Date(3_600_000) })
         yield* TestClock.adjust("1 hour")

@@ -11,7 +11,7 @@ import { type Database, now } from "./database.ts"
 import { keysOf } from "./keys.ts"
 import * as Partitions from "./partitions.ts"
 
-export { ensure as ensurePartitions, type Ensured } from "./partitions.ts"
+export { ensure as ensurePartitions } from "./partitions.ts"
 
 /** What was removed. */
 export interface Pruned {

@@ -8,8 +8,8 @@
  */
 export const keysOf = (schema: string, jobs: string): string => `
   delete from ${schema}.unique_keys where key = any(array(
-    select u.key from ${schema}.unique_keys u
-     where u.key = any(array(select unique_key from ${jobs} where unique_key is not null))
-       and exists (select from ${jobs} m where m.id = u.job_id and m.unique_key = u.key)
-     order by u.key
-       for update of u skip locked))`
+    select u.key
+      from (select id, unique_key from ${jobs} where unique_key is not null) m
+     cross join lateral (
+       select key from ${schema}.unique_keys where key = m.unique_key and job_id = m.id for update skip locked
+     ) u))`

@@ -126,10 +126,9 @@ export const drop = Effect.fnUntraced(function* (
         yield* database.run(`lock table ${schema}.${name} in access exclusive mode`)
         const [row] = yield* database.run<{ readonly jobs: number; readonly keys: number }>(`
           with k as (
-            delete from ${schema}.unique_keys where key = any(array(
-              select u.key from ${schema}.unique_keys u join ${schema}.${name} j on u.job_id = j.id and u.key = j.unique_key
-               order by u.key for update of u skip locked))
-            returning key
+            delete from ${schema}.unique_keys u using ${schema}.${name} j
+             where u.key = j.unique_key and u.job_id = j.id
+            returning u.key
           )
           select (select count(*) from ${schema}.${name})::float8 as jobs, (select count(*) from k)::float8 as keys`)
         yield* database.run(`drop table ${schema}.${name}`)

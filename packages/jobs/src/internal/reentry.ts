@@ -41,7 +41,7 @@ export const make = ({ schema }: Database, batch: number) => ({
   finished: (condition: string): string => `
     with x as materialized (
       select j.id, j.finished_at, j.worker, j.queue, j.unique_key, j.unique_states, j.unique_until,
-             j.unique_key is not null and j.unique_states & ${stateBit.available} <> 0
+             j.unique_key is not null and coalesce(j.unique_states, 0) & ${stateBit.available} <> 0
                and (j.unique_until is null or j.unique_until > ${now}) as keyed
         from ${schema}.jobs_history j
        where j.id > $2::text::bigint and ${condition}
@@ -67,7 +67,9 @@ export const make = ({ schema }: Database, batch: number) => ({
       on conflict (key) do nothing
       returning job_id
     ), moving as materialized (
-      select id, finished_at from x where not keyed or id in (select job_id from own union all select job_id from got)
+      select id, finished_at, unique_key from x
+       where not keyed or id in (select job_id from own union all select job_id from got)
+    ), released as (${releaseKeys(schema, "moving", "'available'")}
     ), d as (
       delete from ${schema}.jobs_history j where j.id = any(array(select id from moving)) ${within("moving")}
       returning j.*
