@@ -64,6 +64,27 @@ layer(Tables)("unique jobs", (it) => {
     }).pipe(Effect.provide(Fresh))
   )
 
+  it.effect("that do not wait are inserted, or conflict, where nobody is just inserting the same", () =>
+    Effect.gen(function* () {
+      const { enqueue, enqueueMany } = yield* setUp
+      const id = idOf(yield* enqueue(report({ onBusy: "skip" })))
+      assert.deepStrictEqual(yield* enqueue(report({ onBusy: "error" })), { _tag: "Conflict", id, replaced: false })
+      const results = yield* enqueueMany([
+        report({ onBusy: "skip" }),
+        report({ onBusy: "error" }, { queue: "a" }),
+        report({}, { queue: "b" }),
+        report({ onBusy: "skip" }, { queue: "b" }),
+        report({ onBusy: "skip", replace: { available: ["priority"] } }, { priority: 1 })
+      ])
+      assert.deepStrictEqual(
+        results.map(({ _tag }) => _tag),
+        ["Conflict", "Inserted", "Inserted", "Conflict", "Conflict"]
+      )
+      assert.strictEqual((yield* read(id)).priority, 1)
+      assert.deepStrictEqual(yield* counts, { jobs: 3, keys: 3 })
+    }).pipe(Effect.provide(Fresh))
+  )
+
   describe("fields and keys", () => {
     it.effect("decide what must be the same, and no choice of them is like another", () =>
       Effect.gen(function* () {

@@ -23,6 +23,7 @@ export interface Statements extends ReturnType<typeof make> {}
 
 export const make = (database: Database) => {
   const { schema } = database
+  const one = singleStatement(schema)
   const plain = insertStatement(schema, false)
   const unique = insertStatement(schema, true)
   const holders = `
@@ -33,6 +34,10 @@ export const make = (database: Database) => {
   return {
     /** Inserts rows, whose keys must differ, in one statement. */
     insert: (rows: ReadonlyArray<Row>, trace: string | null): Effect.Effect<ReadonlyArray<Inserted>, SqlError> => {
+      const [first] = rows
+      if (first !== undefined && rows.length === 1 && first.unique === undefined) {
+        return database.timed<NonNullable<Inserted>>(one, single(first, trace))
+      }
       const params = parameters(rows, trace)
       const answer = rows.some((row) => row.unique !== undefined)
         ? database.timed<Answer>(unique, [...params, column(rows, (row) => row.unique?.key)])
@@ -64,8 +69,39 @@ interface Answer {
 
 const none: Answer = { ids: [], outcomes: [] }
 
+/** The parameters of `singleStatement`, from `$2` on. */
+const single = ({ args, delay, due, job }: Row, trace: string | null): ReadonlyArray<unknown> => [
+  job.queue,
+  job.worker,
+  job.argsVersion,
+  job.priority,
+  job.maxAttempts,
+  job.tags,
+  JSON.stringify(job.meta),
+  args,
+  due ?? null,
+  delay ?? null,
+  job.partition ?? null,
+  trace
+]
+
 /** `timestamptz` and milliseconds, without the loss of `to_timestamp` and without the words of a time zone. */
 const millis = "interval '1 millisecond'"
+
+/** One job that is not unique, which is most of them: it takes half the time of a batch of one. */
+const singleStatement = (schema: string): string => `
+  insert into ${schema}.jobs (
+    state, queued_at, inserted_at, scheduled_at, queue, worker, args_version, priority, max_attempts, tags, meta, args,
+    partition_key, trace
+  )
+  select case when t.due <= ${now} then 'available' else 'scheduled' end, ${now}, ${now}, t.due, $2, $3, $4::smallint,
+         $5::smallint, $6::int, $7::text[], $8::text::jsonb, $9::text::jsonb, $12, $13
+    from (
+      select coalesce(
+        timestamptz 'epoch' + $10::float8 * ${millis}, ${now} + $11::float8 * ${millis}, ${now}
+      ) as due
+    ) t
+  returning id::float8 as id, state = 'available' as available`
 
 const insertStatement = (schema: string, unique: boolean): string => `
   with input as materialized (
