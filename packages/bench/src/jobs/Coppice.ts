@@ -2,7 +2,7 @@
 import { Jobs, Migrations, Worker } from "@coppice/jobs"
 import { PgClient } from "@effect/sql-pg"
 import { Context, Effect, Layer, Redacted, Schema } from "effect"
-import { finds, inOrder, session } from "./Database.ts"
+import { finds, inOrder, producerConnections, session } from "./Database.ts"
 import type { AgedQueue, Implementation } from "./Implementation.ts"
 
 export const coppice: Implementation<AgedQueue> = {
@@ -11,7 +11,7 @@ export const coppice: Implementation<AgedQueue> = {
   open: ({ database }) =>
     Effect.gen(function* () {
       const connection = yield* session(database)
-      const client = PgClient.layer({ url: Redacted.make(database) })
+      const client = PgClient.layer({ url: Redacted.make(database), maxConnections: producerConnections })
       const services = yield* Layer.build(Layer.orDie(Jobs.layerClient.pipe(Layer.provideMerge(client))))
       yield* Effect.orDie(Effect.provide(Migrations.run, services))
       const jobs = Context.get(services, Jobs.Jobs)

@@ -1,11 +1,18 @@
 /** Databases and sessions of the benchmark's own; what goes wrong with them is a defect. */
-import { PgConnection } from "@effect/sql-pg"
+import { PgConnection, PgPool } from "@effect/sql-pg"
 import { Effect, Redacted, Schema, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
 
 /** One session of a database, on which statements run one after another. */
 export const session = (url: string): Effect.Effect<PgConnection.PgConnection, never, Scope.Scope> =>
   Effect.orDie(PgConnection.make({ url: Redacted.make(url) }))
+
+/** As many sessions of a database as enqueue at a time in every implementation. */
+export const pool = (url: string): Effect.Effect<PgPool.PgPool, never, Scope.Scope> =>
+  Effect.orDie(PgPool.make({ url: Redacted.make(url), maxConnections: producerConnections }))
+
+/** How many connections a producer may open. */
+export const producerConnections = 10
 
 /** A new database on the server of `url`, dropped with the scope. */
 export const fresh = (url: string): Effect.Effect<string, never, Scope.Scope> =>

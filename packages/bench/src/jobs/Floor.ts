@@ -6,7 +6,7 @@
  */
 import type { PgConnection } from "@effect/sql-pg"
 import { Effect, Fiber, Latch, Queue } from "effect"
-import { finds, inOrder, session } from "./Database.ts"
+import { finds, inOrder, pool, session } from "./Database.ts"
 import type { AgedQueue, Implementation } from "./Implementation.ts"
 
 export const floor: Implementation<AgedQueue> = {
@@ -17,8 +17,10 @@ export const floor: Implementation<AgedQueue> = {
       const connection = yield* session(database)
       if (!(yield* finds(connection, "select 1 from pg_namespace where nspname = 'floor'")))
         yield* inOrder(connection, schema)
+      const producers = yield* pool(database)
       return {
-        enqueue: (job) => connection.query(insertAndNotify, [JSON.stringify({ n: job })]).pipe(Effect.orDie),
+        enqueue: (job) =>
+          producers.use((producer) => producer.query(insertAndNotify, [JSON.stringify({ n: job })])).pipe(Effect.orDie),
         enqueueMany: (jobs) =>
           connection.query(insert, [jobs.map((job) => JSON.stringify({ n: job }))]).pipe(Effect.orDie),
         work: (started) => work(database, started),

@@ -1,7 +1,7 @@
 /** graphile-worker 0.18 with the settings of its own performance test, in one process. */
 import { Effect } from "effect"
 import { Logger, makeWorkerUtils, run } from "graphile-worker"
-import { finds, inOrder, session } from "./Database.ts"
+import { finds, inOrder, producerConnections, session } from "./Database.ts"
 import type { AgedQueue, Implementation } from "./Implementation.ts"
 
 export const graphileWorker: Implementation<AgedQueue> = {
@@ -12,7 +12,9 @@ export const graphileWorker: Implementation<AgedQueue> = {
     Effect.gen(function* () {
       const connection = yield* session(database)
       const utils = yield* Effect.acquireRelease(
-        Effect.promise(() => makeWorkerUtils({ connectionString: database, maxPoolSize: 2, logger: silent })),
+        Effect.promise(() =>
+          makeWorkerUtils({ connectionString: database, maxPoolSize: producerConnections, logger: silent })
+        ),
         (utils) => Effect.promise(async () => utils.release())
       )
       yield* Effect.promise(() => utils.migrate())

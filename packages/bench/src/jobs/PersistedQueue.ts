@@ -3,7 +3,7 @@ import { PgClient } from "@effect/sql-pg"
 import { Effect, Layer, Redacted, Schema } from "effect"
 import { PersistedQueue } from "effect/persistence"
 import { SqlClient } from "effect/sql"
-import { finds, session } from "./Database.ts"
+import { finds, producerConnections, session } from "./Database.ts"
 import type { Implementation, Place } from "./Implementation.ts"
 
 export const persistedQueue: Implementation = {
@@ -41,6 +41,6 @@ const make = PersistedQueue.make({ name: "noop", schema: Schema.Struct({ n: Sche
 const client = ({ database }: Place) =>
   PersistedQueue.layer.pipe(
     Layer.provide(PersistedQueue.layerStoreSql({ pollInterval: "100 millis" })),
-    Layer.provideMerge(PgClient.layer({ url: Redacted.make(database), maxConnections: 10 })),
+    Layer.provideMerge(PgClient.layer({ url: Redacted.make(database), maxConnections: producerConnections })),
     Layer.orDie
   )

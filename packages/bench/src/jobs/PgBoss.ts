@@ -1,7 +1,7 @@
 /** pg-boss 12: large batches fetched without a pause while they come back full, LISTEN/NOTIFY for what comes after. */
 import { Effect } from "effect"
 import { PgBoss } from "pg-boss"
-import { finds, inOrder, session } from "./Database.ts"
+import { finds, inOrder, producerConnections, session } from "./Database.ts"
 import type { AgedQueue, Implementation } from "./Implementation.ts"
 
 export const pgBoss: Implementation<AgedQueue> = {
@@ -11,7 +11,12 @@ export const pgBoss: Implementation<AgedQueue> = {
   open: ({ database }) =>
     Effect.gen(function* () {
       const connection = yield* session(database)
-      const boss = yield* start({ connectionString: database, max: 2, supervise: false, schedule: false })
+      const boss = yield* start({
+        connectionString: database,
+        max: producerConnections,
+        supervise: false,
+        schedule: false
+      })
       yield* Effect.promise(() => boss.createQueue("noop", { notify: true }))
       return {
         enqueue: (job) => Effect.promise(() => boss.send("noop", { n: job })),
