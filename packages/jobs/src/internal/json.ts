@@ -14,7 +14,7 @@ export interface Problem {
 export const findUnstorable = (value: unknown, path: string): Problem | undefined => find(value, path, 0)
 
 /** Far from where PostgreSQL's parser, or JavaScript's, ends with its stack. A cycle ends here too. */
-export const deepest = 1_000
+const deepest = 1_000
 
 const find = (value: unknown, path: string, depth: number): Problem | undefined => {
   switch (typeof value) {
