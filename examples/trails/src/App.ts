@@ -42,7 +42,7 @@ export const layerWorker = (settings: Settings) =>
     ]
   })
 
-const patience = { strategy: "one_for_one", maxRestarts: 3, within: "5 seconds" } as const
+const patience = { strategy: "one_for_one", maxRestarts: 5, within: "5 seconds" } as const
 
 /**
  * Enqueues for the services. Not the queue that runs jobs: a transaction that waited for that one after a crash would keep

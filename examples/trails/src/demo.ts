@@ -9,15 +9,21 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as AppProcess from "./demo/AppProcess.ts"
 import * as Client from "./demo/Client.ts"
+import * as PageServer from "./demo/PageServer.ts"
 import { check, end, scene, seconds, tell } from "./demo/Story.ts"
+import { processes } from "./demo/Processes.ts"
 import type { TrailId } from "./Trail.ts"
 
 /** Captures per minute: little enough to run into it, enough for the rest of the story. */
 const limit = 150
-const args = ["--captures-per-minute", String(limit)]
+// Pages of this machine may be fetched, and a process that is silent for two seconds is given up.
+const args = ["--captures-per-minute", String(limit), "--allow-private-addresses", "--job-lease", "2"]
 
 const story = Effect.gen(function* () {
   const data = yield* folder
+  const web = yield* PageServer.start(Effect.sleep("20 millis"))
+  const addresses = (topic: string, count: number) =>
+    Array.from({ length: count }, (_, index) => `${web.url}/${topic}/${index + 1}`)
   const acknowledged = new Set<string>()
 
   scene("The application starts")
@@ -30,12 +36,12 @@ const story = Effect.gen(function* () {
   tell(`A trail is started: "${trail.name}".`)
 
   scene("What is refused, and why")
-  const notes = "https://example.org/notes"
+  const notes = `${web.url}/notes`
   acknowledged.add((yield* capture(notes)).url)
   for (const [what, effect] of [
     ["the same page again", capture(`${notes}#part-two`)],
     ["an address that runs code", capture("javascript:alert(1)")],
-    ["a page for a paused trail", Effect.andThen(client.trails.pause({ params }), capture("https://example.org/late"))]
+    ["a page for a paused trail", Effect.andThen(client.trails.pause({ params }), capture(`${web.url}/late`))]
   ] as const) {
     const problem = yield* Effect.flip(effect)
     tell(`${what}: ${"status" in problem ? `${problem.status} ` : ""}${problem.message}`)
@@ -50,7 +56,7 @@ const story = Effect.gen(function* () {
   ])
   yield* allThere(client, trail.id, acknowledged)
 
-  scene("The database crashes in the middle of 60 captures")
+  scene("The database crashes in the middle of 60 captures, and takes the queue with it")
   yield* captureAndMeanwhile(client, trail.id, addresses("flood", 60), acknowledged, [
     Client.crash(app.url, "Trails/database")
   ])
@@ -59,7 +65,7 @@ const story = Effect.gen(function* () {
   scene("Five quiet seconds")
   // The supervisor's window is real time in another process: nothing here could make it pass faster.
   yield* Effect.sleep("5 seconds")
-  tell("Three restarts within five seconds is what the supervisor puts up with. Now they are forgotten.")
+  tell("Five restarts within five seconds is what the supervisor puts up with. Now they are forgotten.")
 
   scene("Somebody captures too much")
   const greedy = Effect.forEach(
@@ -71,7 +77,7 @@ const story = Effect.gen(function* () {
   tell(refused.message)
   check("the limiter put an end to it", refused._tag === "TooMany")
   yield* Client.crash(app.url, "Trails/capture-limiter")
-  acknowledged.add((yield* capture("https://example.org/forgiven")).url)
+  acknowledged.add((yield* capture(`${web.url}/forgiven`)).url)
   tell("The limiter crashes. Its counts were not worth keeping, so the next capture is welcome again.")
 
   scene("A crash storm")
@@ -85,7 +91,7 @@ const story = Effect.gen(function* () {
   )
   yield* Effect.raceFirst(Effect.ignore(storm), app.ended)
   const gaveUp = yield* app.ended
-  tell(`After ${crashes} more crashes in a row the supervisor gives up: more than 3 restarts in 5 seconds.`)
+  tell(`After ${crashes} more crashes in a row the supervisor gives up: more than 5 restarts in 5 seconds.`)
   check(`the application ended with exit code ${gaveUp.code}`, gaveUp.code === 1)
 
   scene("The application starts again, on the same data")
@@ -97,21 +103,29 @@ const story = Effect.gen(function* () {
   yield* captureAndMeanwhile(again, trail.id, addresses("killed", 60), acknowledged, [second.signal("SIGKILL")])
   yield* second.ended
   const third = yield* AppProcess.start(data, args)
-  yield* allThere(yield* Client.make(third.url), trail.id, acknowledged)
+  const last = yield* Client.make(third.url)
+  yield* allThere(last, trail.id, acknowledged)
+
+  scene("Every page is asked what it says of itself, whatever crashed in between")
+  const [waited, pages] = yield* Effect.timed(Client.untilFetched(last, trail.id))
+  const titled = pages.filter(({ title, url }) => title === PageServer.titleOf(new URL(url).pathname)).length
+  check(
+    `${titled} of ${pages.length} pages have their title after ${seconds(Duration.toMillis(waited))}`,
+    titled === pages.length
+  )
 
   scene("It is asked to stop")
   yield* third.signal("SIGTERM")
-  const [stopped, last] = yield* Effect.timed(third.ended)
-  check(`it stopped in order within ${seconds(Duration.toMillis(stopped))}, exit code ${last.code}`, last.code === 0)
+  const [stopped, { code }] = yield* Effect.timed(third.ended)
+  check(`it stopped in order within ${seconds(Duration.toMillis(stopped))}, exit code ${code}`, code === 0)
+
+  yield* processes(args)
 }).pipe(Effect.scoped)
 
 const folder = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "trails-demo-"))),
   (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
 )
-
-const addresses = (topic: string, count: number): ReadonlyArray<string> =>
-  Array.from({ length: count }, (_, index) => `https://example.org/${topic}/${index + 1}`)
 
 /** Captures ten at a time, and when a third has been acknowledged does something else as well. */
 const captureAndMeanwhile = Effect.fnUntraced(function* (

@@ -98,7 +98,7 @@ describe("the application", () => {
         const app = yield* AppProcess.start(data, unlimited)
         const client = yield* Client.make(app.url)
         const id = yield* newTrail(client)
-        const pages = yield* PageServer.start("1 millis")
+        const pages = yield* PageServer.start(Effect.void)
         const acknowledged: Array<string> = []
         const write = (writer: number) =>
           Effect.gen(function* () {
@@ -135,7 +135,7 @@ describe("the application", () => {
         const app = yield* AppProcess.start(data, unlimited)
         const client = yield* Client.make(app.url)
         const id = yield* newTrail(client)
-        const pages = yield* PageServer.start("1 millis")
+        const pages = yield* PageServer.start(Effect.void)
         const urls = Array.from({ length: 300 }, (_, n) => `${pages.url}/${n}`)
         const some = yield* Deferred.make<void>()
         const captures = yield* Effect.forkChild(

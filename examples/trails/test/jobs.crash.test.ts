@@ -1,6 +1,6 @@
 import { Postgres } from "@coppice/postgres"
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Redacted, Schedule } from "effect"
+import { Deferred, Effect, Fiber, Latch, Redacted, Schedule } from "effect"
 import * as AppProcess from "../src/demo/AppProcess.ts"
 import * as Client from "../src/demo/Client.ts"
 import * as PageServer from "../src/demo/PageServer.ts"
@@ -17,7 +17,8 @@ layer(Postgres.layerTestDatabase(), { excludeTestServices: true })("Jobs of seve
     () =>
       Effect.gen(function* () {
         const database = Redacted.value((yield* Postgres.Server).url())
-        const web = yield* PageServer.start("200 millis")
+        const answers = yield* Latch.make(false)
+        const web = yield* PageServer.start(answers.await)
         // Two that start together on an empty database.
         const [app, worker] = yield* Effect.all(
           [
@@ -32,12 +33,14 @@ layer(Postgres.layerTestDatabase(), { excludeTestServices: true })("Jobs of seve
         yield* client.followers.add({ params: { id }, payload: { name: demoUser } })
         const urls = Array.from({ length: 60 }, (_, n) => `${web.url}/${n}`)
         const captures = yield* Effect.forkChild(Client.captureAll(client, id, urls, 10))
-        yield* Effect.repeat(
-          Effect.sync(() => web.asked.size),
-          { until: (asked) => asked >= 15, schedule: Schedule.spaced("5 millis") }
-        )
+        // A process looks at ten pages at a time: when more wait for their answer, some of them are the worker's.
+        yield* Effect.repeat(Effect.sync(web.open), {
+          until: (open) => open > 10,
+          schedule: Schedule.spaced("5 millis")
+        })
         yield* worker.signal("SIGKILL")
         assert.strictEqual((yield* worker.ended).signal, "SIGKILL")
+        yield* answers.open
         assert.lengthOf(yield* Fiber.join(captures), urls.length)
         const pages = yield* Client.untilFetched(client, id)
         assert.lengthOf(pages, urls.length)
@@ -64,7 +67,7 @@ layer(Postgres.layerTestDatabase(), { excludeTestServices: true })("Jobs of seve
       Effect.gen(function* () {
         const database = Redacted.value((yield* Postgres.Server).url())
         const asked = yield* Deferred.make<void>()
-        const web = yield* PageServer.start("300 millis", () => Deferred.doneUnsafe(asked, Effect.void))
+        const web = yield* PageServer.start(Effect.sleep("300 millis"), () => Deferred.doneUnsafe(asked, Effect.void))
         const app = yield* AppProcess.startOn(database, args)
         const worker = yield* AppProcess.startOn(database, ["--worker", ...args])
         const client = yield* Client.make(app.url)
