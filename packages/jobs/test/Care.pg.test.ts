@@ -2,9 +2,10 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Postgres } from "@coppice/postgres"
 import { Deferred, Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
-import { Migrations } from "@coppice/jobs"
+import { Migrations, Retention } from "@coppice/jobs"
 import * as Care from "../src/internal/care.ts"
 import * as Claim from "../src/internal/claim.ts"
+import * as History from "../src/internal/history.ts"
 import * as Settle from "../src/internal/settle.ts"
 import * as Stage from "../src/internal/stage.ts"
 import { all, insert, insertOne, key, keys, node, Recorder, recorder } from "./fixtures/tables.ts"
@@ -272,6 +273,44 @@ layer(tables)("care on several connections", (it) => {
       })
     )
   })
+
+  it.effect("retries, deletes or prunes a finished job, but only one of it, and its key goes or stays with it", () =>
+    Effect.gen(function* () {
+      const { care, client } = yield* setUp
+      const limits = yield* Retention.limits({ cancelled: { age: 0 } })
+      const total = { retried: 0, pruned: 0, deleted: 0 }
+      const retry = Effect.map(care.retry({ state: "cancelled" }), ({ retried }) => (total.retried += retried))
+      const prune = Effect.map(History.prune(client.database, limits), ({ jobs }) => (total.pruned += jobs))
+      const remove = Effect.map(care.delete({ state: "cancelled", tag: "old" }), (n) => (total.deleted += n))
+      const rounds = 25
+      for (let round = 0; round < rounds; round++) {
+        const ids = yield* insert({ state: "cancelled", count: 40, tags: ["old"] })
+        yield* client.database.run(
+          `with j as (update jobs.jobs_history set unique_key = sha256(convert_to(id::text, 'UTF8')), unique_states = 127 returning id, unique_key)
+           insert into jobs.unique_keys (key, job_id, states) select unique_key, id, 127 from j`
+        )
+        // The prune has some questions to ask first: the others begin at about each of them.
+        const later = Effect.replicateEffect(client.database.run("select 1"), round)
+        const others = Effect.all(round % 2 === 0 ? [retry, remove, retry] : [remove, retry], {
+          concurrency: "unbounded"
+        })
+        yield* Effect.all([prune, prune, Effect.andThen(later, others)], { concurrency: "unbounded" })
+        const left = yield* all
+        assert.isTrue(left.every((row) => ids.includes(row.id) && row.state === "available"))
+        const held = yield* client.database.run<{ readonly id: number }>(
+          "select job_id::float8 as id from jobs.unique_keys order by 1"
+        )
+        assert.deepStrictEqual(
+          held.map((row) => row.id),
+          left.map((row) => row.id)
+        )
+        yield* client.database.run("delete from jobs.unique_keys")
+        yield* client.database.run("delete from jobs.jobs")
+      }
+      assert.strictEqual(total.retried + total.pruned + total.deleted, rounds * 40)
+      assert.deepStrictEqual([total.retried > 0, total.pruned > 0, total.deleted > 0], [true, true, true])
+    })
+  )
 
   it.effect("stays right in any order: no job is lost or doubled, what completed stays, and no key has two jobs", () =>
     Effect.gen(function* () {
