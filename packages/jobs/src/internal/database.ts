@@ -4,10 +4,11 @@
  * `$1` of every timed statement is the time: null for the clock of the database, which is the one that all nodes share,
  * or an instant of Effect's `Clock` in tests. `now` is how statements spell it.
  */
-import { Clock, Effect, Schema } from "effect"
+import { Clock, Duration, Effect, Schema } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
-import type { SqlError } from "effect/sql/SqlError"
+import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import type { TimeSource } from "../JobsConfig.ts"
+import { promptly } from "./promptly.ts"
 
 /** Now, in a timed statement. Stable within a statement, so that indexes can be used with it. */
 export const now = "coalesce($1::timestamptz, statement_timestamp())"
@@ -61,6 +62,31 @@ export const make = (client: SqlClient, name: string, time: TimeSource): Effect.
         ? run<Row>(text, [null, ...params])
         : Effect.flatMap(Clock.currentTimeMillis, (millis) => run<Row>(text, [new Date(millis), ...params]))
   })
+}
+
+/**
+ * The same, but a statement that is not answered in time fails: a connection may be dead without an end. On virtual time,
+ * where statements are answered at once, it is the same.
+ */
+export const bounded = (database: Database, limit: Duration.Duration): Database => {
+  if (database.time === "clock") return database
+  const timeout = (operation: string) => () =>
+    Effect.fail(
+      new SqlError({
+        reason: new ConnectionError({
+          cause: new Error("The database did not answer"),
+          message: `The database did not answer within ${Duration.format(limit)}`,
+          operation
+        })
+      })
+    )
+  return {
+    ...database,
+    run: <Row extends object>(text: string, params?: ReadonlyArray<unknown>) =>
+      promptly(database.run<Row>(text, params), limit, timeout("run")),
+    timed: <Row extends object>(text: string, params?: ReadonlyArray<unknown>) =>
+      promptly(database.timed<Row>(text, params), limit, timeout("timed"))
+  }
 }
 
 /** An array parameter of numbers, as text that the server parses. */

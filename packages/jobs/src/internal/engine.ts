@@ -56,6 +56,8 @@ export class QueueState {
   pace = 0
   claimMillis = 1
   ended = 0
+  /** When the claim that is under way began, by the monotonic clock. */
+  claimingSince = Number.POSITIVE_INFINITY
   private claimedAt = 0
   private endedThen = 0
   pumping = false
@@ -124,6 +126,10 @@ export class Engine {
   epoch = 0
   registered = false
   stopping = false
+  /** The node has said that it is gone: it is not to come back. */
+  gone = false
+  /** By the monotonic clock: when the last heartbeat that succeeded was sent, and since when none has failed. */
+  readonly beats = { sent: Number.NEGATIVE_INFINITY, steadySince: Number.POSITIVE_INFINITY }
   /** Called when a job is to run again later. */
   scheduled: () => void = () => {}
   /** Claims that are under way. */
@@ -148,6 +154,17 @@ export class Engine {
 
   now(): number {
     return this.clock.currentTimeMillisUnsafe()
+  }
+
+  /** Milliseconds of a clock that nobody sets. */
+  monotonic(): number {
+    return Number(this.clock.monotonicTimeNanosUnsafe() / 1_000n) / 1_000
+  }
+
+  /** How long the oldest claim that is under way has taken so far. */
+  oldestClaimMillis(): number {
+    const began = Math.min(...Array.from(this.queues.values(), ({ claimingSince }) => claimingSince))
+    return this.monotonic() - began
   }
 
   // ------------------------------------------------------------------------------------------------------------------
@@ -327,16 +344,15 @@ export class Engine {
     this.unwritten = []
     for (const queue of this.queues.values()) queue.buffer.length = 0
     for (const held of all) {
+      const interrupted = held.interruption !== undefined
+      // Before the handler may end, so that what it ends with is void.
+      held.interruption = "lost"
       if (held.phase !== "running") {
-        held.interruption = "lost"
         this.forget(held)
-        continue
-      }
-      if (held.interruption === undefined) {
+      } else if (!interrupted) {
         held.interruptedAt = this.now()
         held.fiber?.interruptUnsafe()
       }
-      held.interruption = "lost"
     }
   }
 

@@ -30,6 +30,13 @@ export interface Rescued {
   readonly state: "available" | "retryable" | "discarded" | "cancelled"
 }
 
+/** A job that this node has without knowing. */
+export interface Stray {
+  readonly id: number
+  readonly lease: number
+  readonly queue: string
+}
+
 /** What follows from the time after which the jobs of a dead node must run elsewhere. */
 export interface Lease {
   /** Between two heartbeats, and between two looks for dead nodes. */
@@ -65,7 +72,7 @@ interface BeatRow {
   readonly lost: boolean | null
 }
 
-export const make = (database: Database, { expiry }: Lease, maxRescues: number) => {
+export const make = (database: Database, { expiry, interval: beatInterval }: Lease, maxRescues: number) => {
   const { schema } = database
   const expiryMillis = Duration.toMillis(expiry)
   const interval = (millis: number) => `interval '${millis} milliseconds'`
@@ -87,18 +94,29 @@ export const make = (database: Database, { expiry }: Lease, maxRescues: number) 
          where j.lease is distinct from h.lease or j.state is distinct from 'executing' or j.cancel_requested_at is not null
       ) p on true`
 
+  // Who judges must have been heard of lately, by the same clock: when the server has stood still, nobody was. A job whose
+  // node has no row any more is nobody's, but this node's own it gives up first. Between the look at the nodes and the lock a job may go on to a node that is not
+  // among them; the lease tells.
   const rescue = `
-    with dead as materialized (
-      select id, name from ${schema}.nodes where not (${alive})
+    with me as materialized (
+      select exists (select from ${schema}.nodes where id = $4::uuid and stopped_at is null
+                        and heartbeat_at >= ${now} - ${interval(Duration.toMillis(beatInterval) * 2)}) as fresh
+    ), suspect as materialized (
+      select j.id, j.lease, coalesce(n.name, 'unknown') as node
+        from ${schema}.jobs j left join ${schema}.nodes n on n.id = j.leased_by
+       where j.state = 'executing' and j.leased_by <> $4::uuid
+         and (n.id is null or n.stopped_at is not null
+              or ($2 and (select fresh from me) and n.heartbeat_at < ${now} - ${interval(expiryMillis)}))
+       order by j.id limit ${batch}
     ), l as materialized (
-      select j.id, j.unique_key, dead.name as node,
+      select j.id, j.unique_key, s.node,
              case when j.cancel_requested_at is not null then 'cancelled'
                   when j.rescues + 1 >= $3 or j.attempt >= j.max_attempts then 'discarded'
                   when j.rescues = 0 then 'available'
                   else 'retryable' end as state
-        from ${schema}.jobs j join dead on j.leased_by = dead.id
-       where j.state = 'executing' and ($2 or dead.id in (select id from ${schema}.nodes where stopped_at is not null))
-       order by j.id limit ${batch}
+        from ${schema}.jobs j join suspect s on j.id = s.id and j.lease = s.lease
+       where j.state = 'executing'
+       order by j.id
          for no key update of j skip locked
     ), keys as (${releaseKeys(schema, "l")}
     ), d as (
@@ -124,19 +142,21 @@ export const make = (database: Database, { expiry }: Lease, maxRescues: number) 
 
   // A claim whose answer was lost on the way: the database thinks that we run it.
   const strays = `
+    select j.id::float8 as id, j.lease::float8 as lease, j.queue from ${schema}.jobs j
+     where j.state = 'executing' and j.leased_by = $2::uuid and j.id <> all($3::bigint[])
+       and j.attempted_at < ${now} - ${interval(strayMillis)}
+     order by j.id limit ${batch}`
+
+  const giveBack = `
     with l as materialized (
-      select j.id, j.unique_key,
-             'available' as state
-        from ${schema}.jobs j
-       where j.state = 'executing' and j.leased_by = $2::uuid and j.id <> all($3::bigint[])
-         and j.attempted_at < ${now} - interval '${strayMillis} milliseconds'
-       order by j.id limit ${batch}
+      select j.id, j.unique_key from ${schema}.jobs j join unnest($3::bigint[], $4::bigint[]) s(id, lease) on j.id = s.id
+       where j.state = 'executing' and j.leased_by = $2::uuid and j.lease = s.lease
+       order by j.id
          for no key update of j skip locked
-    ), keys as (${releaseKeys(schema, "l")}
+    ), keys as (${releaseKeys(schema, "l", "'available'")}
     )
     update ${schema}.jobs j set state = 'available', attempt = j.attempt - 1, lease = j.lease + 1, leased_by = null
-      from l where j.id = l.id
-    returning j.queue`
+      from l where j.id = l.id`
 
   // Late claims of a dead node are found for as long as its row stays.
   const forget = `
@@ -155,15 +175,18 @@ export const make = (database: Database, { expiry }: Lease, maxRescues: number) 
         cancel: rows.flatMap((row) => (row.id !== null && row.lost === false ? [row.id] : []))
       })),
     /**
-     * Takes jobs from nodes that stopped, and, with `expired`, from those that were not heard of for too long. Answers the
-     * jobs; if there are as many as `batch`, there may be more.
+     * Takes jobs from nodes that stopped, and, with `expired`, from those that were not heard of for too long, unless the
+     * node `id` was not heard of lately either. Answers the jobs; if there are as many as `batch`, there may be more.
      */
-    rescue: (expired: boolean): Effect.Effect<ReadonlyArray<Rescued>, SqlError> =>
-      database.timed<Rescued>(rescue, [expired, maxRescues]),
-    /** Makes jobs available again that this node claimed without knowing. Answers their queues. */
-    strays: (id: string, known: ReadonlyArray<number>): Effect.Effect<ReadonlyArray<string>, SqlError> =>
-      Effect.map(database.timed<{ readonly queue: string }>(strays, [id, numbers(known)]), (rows) =>
-        rows.map(({ queue }) => queue)
+    rescue: (id: string, expired: boolean): Effect.Effect<ReadonlyArray<Rescued>, SqlError> =>
+      database.timed<Rescued>(rescue, [expired, maxRescues, id]),
+    /** Jobs that this node claimed a while ago, and that are not among those that it knows. */
+    strays: (id: string, known: ReadonlyArray<number>): Effect.Effect<ReadonlyArray<Stray>, SqlError> =>
+      database.timed<Stray>(strays, [id, numbers(known)]),
+    /** Makes such jobs available again, as if they had not been claimed. */
+    giveBack: (id: string, strays: ReadonlyArray<Stray>): Effect.Effect<void, SqlError> =>
+      Effect.asVoid(
+        database.timed(giveBack, [id, numbers(strays.map(({ id }) => id)), numbers(strays.map(({ lease }) => lease))])
       ),
     forget: Effect.asVoid(database.timed(forget)),
     /** Says that this node is gone: what it still has is anybody's at once. */

@@ -1,7 +1,7 @@
 /**
  * The loop of one queue: claims as many jobs as there is room for, when there is reason to believe that there are any.
  */
-import { Duration, Effect } from "effect"
+import { type Duration, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { ClaimedRow, Excluded } from "./claim.ts"
 import type { Engine, QueueState } from "./engine.ts"
@@ -38,10 +38,12 @@ const claimLoop = (engine: Engine, queue: QueueState, claim: Claim): Effect.Effe
       const { epoch } = engine
       const began = engine.now()
       engine.claiming++
+      queue.claimingSince = engine.monotonic()
       const claimed = yield* Effect.result(claim(queue, demand, engine.id, [...engine.excluded])).pipe(
         Effect.ensuring(
           Effect.sync(() => {
             engine.claiming--
+            queue.claimingSince = Number.POSITIVE_INFINITY
             engine.left.openUnsafe()
           })
         )

@@ -21,6 +21,7 @@ import * as Poll from "./poll.ts"
 import * as Pool from "./pool.ts"
 import * as Producer from "./producer.ts"
 import * as Queues from "./queues.ts"
+import * as Rescuer from "./rescuer.ts"
 import * as Settle from "./settle.ts"
 import * as Settler from "./settler.ts"
 import * as Shutdown from "./shutdown.ts"
@@ -67,7 +68,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   // A heartbeat waits for nobody.
   const own = yield* Pool.make(application, 1, "coppice jobs heartbeat")
   yield* Effect.forkScoped(watch(application, config))
-  const database = yield* Database.make(pool, outer.name, outer.time)
+  const database = Database.bounded(yield* Database.make(pool, outer.name, outer.time), options.lease)
   const lease = Nodes.lease(options.lease)
   const nodes = Nodes.make(yield* Database.make(own, outer.name, outer.time), lease, options.maxRescues)
   const pokes: Pokes = {
@@ -97,7 +98,11 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     maxRestarts: 10,
     within: "1 minute",
     children: [
-      Child.effect("heartbeat", Heartbeat.run({ engine, nodes, lease, available, asked: pokes.cancel })),
+      Child.effect("heartbeat", Heartbeat.run({ engine, nodes, lease, asked: pokes.cancel })),
+      Child.effect(
+        "rescuer",
+        Rescuer.run({ engine, nodes: Nodes.make(database, lease, options.maxRescues), lease, available })
+      ),
       Child.effect("settler", Settler.run(engine, settle)),
       Child.effect("notifier", signals.run),
       Child.effect("listener", listen(application, database, signals, engine, pokes)),
@@ -140,7 +145,10 @@ export const make = Effect.fnUntraced(function* (options: Options) {
         "shutdown",
         Layer.effectDiscard(
           Effect.acquireRelease(Effect.void, () =>
-            Effect.andThen(Shutdown.run({ engine, nodes, grace: options.grace }), signals.flush)
+            Effect.andThen(
+              Shutdown.run({ engine, nodes, grace: options.grace }),
+              Shutdown.within(Shutdown.writeTimeout, signals.flush)
+            )
           )
         ),
         { shutdown: "infinity" }

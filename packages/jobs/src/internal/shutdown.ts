@@ -5,6 +5,7 @@
 import { Duration, Effect } from "effect"
 import type { Engine, Held } from "./engine.ts"
 import type * as Nodes from "./nodes.ts"
+import { promptly } from "./promptly.ts"
 
 export interface Options {
   readonly engine: Engine
@@ -14,7 +15,7 @@ export interface Options {
 
 /** How long handlers that were interrupted may take to end, and how long the last verdicts to be written. */
 const interruptTimeout = "5 seconds"
-const writeTimeout = "5 seconds"
+export const writeTimeout = "5 seconds"
 
 export const run = ({ engine, grace, nodes }: Options): Effect.Effect<void> =>
   Effect.gen(function* () {
@@ -35,13 +36,13 @@ export const run = ({ engine, grace, nodes }: Options): Effect.Effect<void> =>
     const stuck = running()
     if (stuck.length > 0)
       yield* Effect.logWarning(`${stuck.length} jobs do not end: ${describe(stuck)}. They are left to others`)
+    // What a claim still brings goes back as well.
     yield* within(
       writeTimeout,
-      until(engine, () => engine.unwritten.length === 0)
+      until(engine, () => engine.claiming === 0 && engine.unwritten.length === 0)
     )
-    if (engine.id !== "") {
-      yield* Effect.ignore(within(writeTimeout, nodes.stop(engine.id)))
-    }
+    engine.gone = true
+    if (engine.id !== "") yield* Effect.ignore(within(writeTimeout, nodes.stop(engine.id)))
     engine.registered = false
   })
 
@@ -53,9 +54,9 @@ const until = (engine: Engine, done: () => boolean): Effect.Effect<void> =>
     }
   })
 
-// What is waited for here is waited for in a finalizer, which nothing could end otherwise.
-const within = <E>(duration: Duration.Input, effect: Effect.Effect<void, E>) =>
-  Effect.timeoutOrElse(Effect.interruptible(effect), { duration, orElse: () => Effect.void })
+/** What is waited for in a finalizer nothing else would end. */
+export const within = <E>(duration: Duration.Input, effect: Effect.Effect<void, E>) =>
+  promptly(effect, duration, () => Effect.void)
 
 const describe = (jobs: ReadonlyArray<Held>): string =>
   jobs
