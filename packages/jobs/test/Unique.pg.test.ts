@@ -3,6 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber } from "effect"
 import { SqlClient } from "effect/sql"
 import { isSqlError } from "effect/sql/SqlError"
+import { isDeepStrictEqual } from "node:util"
 import { releaseKeys } from "../src/internal/columns.ts"
 import { Anything, counts, idOf, read, Real, setUp } from "./fixtures/enqueue.ts"
 
@@ -182,6 +183,27 @@ layer(Real)("unique jobs on several connections", (it) => {
         const jobs = Array.from({ length: 1_000 }, (_, index) => job(`large ${round} ${index}`))
         const all = yield* Effect.forEach([jobs, jobs.toReversed()], enqueueMany, { concurrency: 2 })
         assert.strictEqual(all.flat().filter(({ _tag }) => _tag === "Inserted").length, 1_000)
+      }
+    })
+  )
+
+  it.effect("in batches of opposite order replace existing jobs whole, and do not deadlock", () =>
+    Effect.gen(function* () {
+      const { enqueueMany } = yield* setUp
+      for (let round = 0; round < 20; round++) {
+        const names = Array.from({ length: 100 }, (_, index) => `replace ${round} ${index}`)
+        const replace = { available: ["tags", "meta"] as const }
+        const batch = (by: string) =>
+          names.map((name) => Anything.job(name, { tags: [by], meta: { by }, unique: { replace } }))
+        const first = yield* enqueueMany(batch("nobody"))
+        const all = yield* Effect.forEach(
+          [batch("a"), batch("b").toReversed(), batch("c"), batch("d").toReversed()],
+          enqueueMany,
+          { concurrency: 4 }
+        )
+        assert.isTrue(all.flat().every((result) => result._tag === "Conflict" && result.replaced))
+        const whole = yield* Effect.forEach(first, (result) => read(idOf(result)))
+        assert.isTrue(whole.every(({ meta, tags }) => tags[0] !== "nobody" && isDeepStrictEqual(meta, { by: tags[0] })))
       }
     })
   )
