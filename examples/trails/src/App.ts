@@ -54,7 +54,7 @@ const enqueueing = Process.unlinked(Layer.build(Jobs.layerClient))
 /** Services without state: no process of their own, they run wherever they are called. */
 const Domain = Layer.mergeAll(Users.layer, Trails.layer, Captures.layer).pipe(
   Layer.provideMerge(Layer.mergeAll(Followers.layer, Notifications.layer)),
-  Layer.provide(Layer.effectContext(enqueueing)),
+  Layer.provideMerge(Layer.effectContext(enqueueing)),
   Layer.provide(TrailCache.layerEvents)
 )
 

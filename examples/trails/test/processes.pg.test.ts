@@ -40,7 +40,7 @@ layer(application(), { excludeTestServices: true })("The panel of processes", (i
     Effect.gen(function* () {
       const { page, user } = yield* newTrail
       const before = (yield* askAs(user, page)).text
-      for (const name of ["database", "trail-cache", "capture-limiter", "web"]) {
+      for (const name of ["database", "trail-cache", "capture-limiter", "jobs", "web"]) {
         assert.include(before, `name="path" value="Trails/${name}"`)
       }
       assert.notInclude(before, `value="Trails"`)
@@ -60,6 +60,22 @@ layer(application(), { excludeTestServices: true })("The panel of processes", (i
       }
       assert.strictEqual((yield* Tree.get("Trails")).status, "running")
     })
+  )
+
+  it.effect("shows the processes of the queue, and what there is to do in it", () =>
+    Effect.gen(function* () {
+      const { page, user } = yield* newTrail
+      const before = (yield* askAs(user, page)).text
+      for (const name of ["heartbeat", "queues/default", "queues/notifications"]) {
+        assert.include(before, `name="path" value="Trails/jobs/${name}"`)
+      }
+      const { state } = yield* panel
+      yield* eventually(() => state.text.includes("event: queues"))
+      assert.match(state.text, /event: queues\ndata: <ul[^]*?default[^]*?notifications/)
+      yield* askAs(user, `${page}/pages`, form({ url: "https://example.org/" }))
+      // There is no web in this test, so the page is to be looked at once more.
+      yield* eventually(() => /event: queues[^]*?\d later/.test(state.text))
+    }).pipe(Effect.scoped)
   )
 
   it.effect("is told of a crash at once", () =>

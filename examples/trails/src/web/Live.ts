@@ -1,7 +1,9 @@
 /**
- * What changes while somebody looks at a page: server-sent events, each with the whole panel of processes, or with all
- * pages of a trail, as HTML.
+ * What changes while somebody looks at a page: server-sent events, each with the whole of a part of it as HTML.
+ * The processes are told of what happens; the queues and the pages of a trail, which any process may change, are looked
+ * at again and again.
  */
+import { Jobs } from "@coppice/jobs"
 import { Tree } from "@coppice/supervision"
 import { Cause, Context, Effect, Latch, Layer, Schema, Stream } from "effect"
 import { Sse } from "effect/encoding"
@@ -10,7 +12,9 @@ import { Captures } from "../Captures.ts"
 import { TrailId } from "../Trail.ts"
 import * as TrailCache from "../TrailCache.ts"
 import * as CurrentUser from "./CurrentUser.ts"
+import type { Html } from "./Html.ts"
 import { processes } from "./processes.ts"
+import { queues } from "./queues.ts"
 import { pageList } from "./views.ts"
 
 /**
@@ -27,13 +31,10 @@ export const layer = (crashable: boolean) =>
     Effect.gen(function* () {
       const closing = yield* Closing
       const captures = yield* Captures
+      const jobs = yield* Jobs.Jobs
 
-      const pagesOf = (trail: TrailId) =>
-        // A worker in another process may have written them, so the database is asked again and again.
-        Stream.tick("2 seconds").pipe(
-          Stream.mapEffect(() => keepOn(Effect.map(captures.list(trail), (pages) => [pageList(pages).markup]))),
-          Stream.flattenIterable
-        )
+      const pagesOf = (trail: TrailId) => Effect.map(captures.list(trail), pageList)
+      const allQueues = Effect.map(Effect.orDie(jobs.queues), queues)
 
       yield* router.add(
         "GET",
@@ -44,7 +45,11 @@ export const layer = (crashable: boolean) =>
             Stream.mapEffect(() => Tree.snapshot),
             Stream.map((roots) => processes({ roots, crashable }, trail).markup)
           )
-          const all = [events("processes", panels), ...(trail === undefined ? [] : [events("pages", pagesOf(trail))])]
+          const all = [
+            events("processes", panels),
+            events("queues", polled(allQueues)),
+            ...(trail === undefined ? [] : [events("pages", polled(pagesOf(trail)))])
+          ]
           const live = Stream.mergeAll(all, { concurrency: "unbounded" }).pipe(Stream.interruptWhen(closing.await))
           return HttpServerResponse.stream(Stream.encodeText(Stream.concat(hello, live)), {
             contentType: "text/event-stream",
@@ -71,12 +76,17 @@ const events = (event: string, markups: Stream.Stream<string>): Stream.Stream<st
     Stream.map((data) => Sse.encoder.write({ _tag: "Event", event, id: undefined, data }))
   )
 
-/** While the database is down there is nothing new of it, but the reader wants to see what else happens. */
-const keepOn = <A>(look: Effect.Effect<ReadonlyArray<A>>): Effect.Effect<ReadonlyArray<A>> =>
-  Effect.catchCauseIf(
-    look,
-    (cause) => !Cause.hasInterruptsOnly(cause),
-    (cause) => Effect.as(Effect.logWarning("the pages of a trail could not be read", cause), [])
+/** What the database has, every two seconds. While it is down nothing is new, but the reader wants to see what else is. */
+const polled = (look: Effect.Effect<Html>): Stream.Stream<string> =>
+  Stream.tick("2 seconds").pipe(
+    Stream.mapEffect(() =>
+      Effect.catchCauseIf(
+        Effect.map(look, ({ markup }) => [markup]),
+        (cause) => !Cause.hasInterruptsOnly(cause),
+        (cause) => Effect.as(Effect.logWarning("an open page could not be brought up to date", cause), [])
+      )
+    ),
+    Stream.flattenIterable
   )
 
 /** When to look: soon after something happened, and every two seconds for the uptimes, which also keeps the line open. */

@@ -1,4 +1,5 @@
 /** What every page shows besides its own matter, and how it is answered. */
+import { Jobs } from "@coppice/jobs"
 import { Tree } from "@coppice/supervision"
 import { Effect } from "effect"
 import { HttpServerResponse } from "effect/http"
@@ -9,11 +10,18 @@ import type { Reader } from "./layout.ts"
 
 /** With `crashable` the panel has buttons that crash a process. */
 export const make = (crashable: boolean) =>
-  Effect.map(Notifications, (notifications) => ({
-    panel: Effect.map(Tree.snapshot, (roots) => ({ roots, crashable })),
-    reader: (user: User): Effect.Effect<Reader> =>
-      Effect.map(notifications.unread(user.id), (unread) => ({ user, unread }))
-  }))
+  Effect.gen(function* () {
+    const notifications = yield* Notifications
+    const jobs = yield* Jobs.Jobs
+    return {
+      panel: Effect.gen(function* () {
+        const queues = yield* Effect.orDie(jobs.queues)
+        return { roots: yield* Tree.snapshot, queues, crashable }
+      }),
+      reader: (user: User): Effect.Effect<Reader> =>
+        Effect.map(notifications.unread(user.id), (unread) => ({ user, unread }))
+    }
+  })
 
 /** A page; it is never kept, for it is old in a moment. */
 export const respond = (

@@ -1,9 +1,11 @@
 /** What all pages share: the frame around them, the panel of processes beside them, and the fields of their forms. */
+import type { Queue } from "@coppice/jobs"
 import type { Tree } from "@coppice/supervision"
 import type { TrailId } from "../Trail.ts"
 import type { User } from "../User.ts"
 import { type Content, html, type Html } from "./Html.ts"
 import { processes } from "./processes.ts"
+import { queues } from "./queues.ts"
 
 /** What somebody typed into a form, and what is wrong with it. */
 export interface Form {
@@ -13,9 +15,10 @@ export interface Form {
 
 export const blankForm: Form = { values: {}, errors: {} }
 
-/** What the panel beside every page shows. */
+/** What the panel beside every page shows: who runs, and what there is to do. */
 export interface Panel {
   readonly roots: ReadonlyArray<Tree.Snapshot>
+  readonly queues: ReadonlyArray<Queue.Status>
   /** Whether there are buttons that crash a process. */
   readonly crashable: boolean
 }
@@ -50,6 +53,8 @@ export const document = (props: {
         <div data-events="/processes/events${props.trail !== undefined && `?trail=${props.trail}`}">
           ${processes(props.panel, props.trail)}
         </div>
+        <h2>Queues</h2>
+        <div data-queues>${queues(props.panel.queues)}</div>
       </aside>`
   )
 

@@ -7,7 +7,7 @@ import { span } from "./time.ts"
 import type { Panel } from "./layout.ts"
 
 /** `trail` is the page to come back to from a crash without JavaScript. */
-export const processes = (panel: Panel, trail: TrailId | undefined): Html => {
+export const processes = (panel: Pick<Panel, "roots" | "crashable">, trail: TrailId | undefined): Html => {
   const list = (nodes: ReadonlyArray<Tree.Snapshot>, isRoot: boolean): Html =>
     html`<ul${isRoot && html` class="processes"`}>${nodes.map(
       (node) => html`<li>

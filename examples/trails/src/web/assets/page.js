@@ -1,8 +1,9 @@
-// Keeps the panel of processes, and the newest pages of a trail, up to date. Without this script the page works the same and shows how things were when
+// Keeps the panel of processes, the queues, and the newest pages of a trail up to date. Without this script the page works the same and shows how things were when
 // it was loaded.
 const panel = document.querySelector("[data-events]")
 const live = document.querySelector("[data-live]")
 const pages = document.querySelector("[data-pages]")
+const queues = document.querySelector("[data-queues]")
 
 const show = (markup) => {
   // A button that is being pressed must not be replaced under the finger.
@@ -25,6 +26,7 @@ const follow = () => {
   events.addEventListener("open", () => (live.textContent = "live"))
   events.addEventListener("error", () => (live.textContent = "reconnecting"))
   events.addEventListener("processes", (event) => show(event.data))
+  events.addEventListener("queues", (event) => (queues.innerHTML = event.data))
   events.addEventListener("pages", (event) => showPages(event.data))
 }
 
