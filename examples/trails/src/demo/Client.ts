@@ -64,7 +64,7 @@ export const captureAll = (
 }
 
 /** All pages of a trail. */
-export const allPages = Effect.fnUntraced(function* (client: Client, id: TrailId) {
+const allPages = Effect.fnUntraced(function* (client: Client, id: TrailId) {
   const all = [...(yield* client.captures.list({ params: { id }, query: {} }))]
   for (let oldest = all.at(-1); oldest !== undefined;) {
     const older = yield* client.captures.list({ params: { id }, query: { before: oldest.id } })
