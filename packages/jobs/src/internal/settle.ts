@@ -31,6 +31,8 @@ export interface Line {
 export interface Settled {
   readonly id: number
   readonly state: Destination
+  /** Why somebody wanted it to be cancelled. */
+  readonly reason: string | null
 }
 
 /** How many errors a job keeps: the last ones. */
@@ -84,7 +86,11 @@ export const make = (database: Database) => {
             when s."to" = 'retryable' and j.attempt >= j.max_attempts then 'discarded'
             when s."to" in ('retryable', 'scheduled') and s.delay <= 0 then 'available'
             else s."to" end as state,
-       s.delay, s.error, case when s.nothing then 'null'::jsonb else s.result end as result, s.restore, s."to" as wanted`
+       s.delay, j.cancel_reason as reason,
+       case when j.cancel_reason is not null and (s."to" = 'cancelled' or s.error is null and s."to" not in ${ends})
+            then coalesce(s.error, '{}') || jsonb_build_object('kind', 'cancelled', 'message', j.cancel_reason)
+            else s.error end as error,
+       case when s.nothing then 'null'::jsonb else s.result end as result, s.restore, s."to" as wanted`
     )}
     ), d as (
       delete from ${schema}.jobs j using l where j.id = l.id and l.state in ${ends} returning j.*, l.state as ended, l.error, l.result
@@ -103,7 +109,7 @@ export const make = (database: Database) => {
              errors = ${errors("j")}
         from l where j.id = l.id and l.state not in ${ends}
     )
-    select l.id::float8 as id, l.state from l`
+    select l.id::float8 as id, l.state, l.reason from l`
 
   return {
     /** Ends jobs as completed; ids in ascending order. Answers the ids of those that still were ours. */

@@ -53,7 +53,7 @@ const firstOf = (unwritten: ReadonlyArray<Ended>): ReadonlyArray<Ended> => {
 }
 
 /** What was written of each job; a job that is missing was lost. */
-type Written = ReadonlyMap<number, Settle.Destination>
+type Written = ReadonlyMap<number, Omit<Settle.Settled, "id">>
 
 const completePlain = (statements: ReturnType<typeof Settle.make>, ended: ReadonlyArray<Ended>) =>
   Effect.map(
@@ -61,14 +61,16 @@ const completePlain = (statements: ReturnType<typeof Settle.make>, ended: Readon
       ended.map(({ held }) => held.row.id),
       ended.map(({ held }) => held.row.lease)
     ),
-    (ids): Written => new Map(ids.map((id) => [id, "completed"]))
+    (ids): Written => new Map(ids.map((id) => [id, completed]))
   )
 
 const settleOthers = (statements: ReturnType<typeof Settle.make>, ended: ReadonlyArray<Ended>) =>
   Effect.map(
     statements.settle(ended.flatMap(({ verdict }) => (verdict === undefined ? [] : [verdict.line]))),
-    (settled): Written => new Map(settled.map(({ id, state }) => [id, state]))
+    (settled): Written => new Map(settled.map((one) => [one.id, one]))
   )
+
+const completed = { state: "completed", reason: null } as const
 
 type Write = (ended: ReadonlyArray<Ended>) => Effect.Effect<Written, SqlError>
 
@@ -169,7 +171,8 @@ const conclude = (engine: Engine, ended: ReadonlyArray<Ended>, written: Written)
     engine.forget(held)
     // The end of a job may be what the limit over all nodes has waited for.
     if (held.queue.limited) held.queue.look()
-    const state = written.get(held.row.id)
+    const end = written.get(held.row.id)
+    const state = end?.state
     if (state === "retryable" || state === "scheduled") engine.scheduled()
     const worker = held.row.worker
     const queue = held.queue.name
@@ -183,7 +186,7 @@ const conclude = (engine: Engine, ended: ReadonlyArray<Ended>, written: Written)
       if (count === undefined) counts.set(key, { queue, worker, n: 1 })
       else count.n++
     } else {
-      events.push(eventOf(engine, one, state))
+      events.push(eventOf(engine, one, end))
     }
   }
   for (const { n, queue, worker } of counts.values()) engine.hub.count("Completed", queue, worker, n)
@@ -195,10 +198,11 @@ const drop = (engine: Engine, ended: Ended): void => {
   engine.forget(ended.held)
 }
 
-const eventOf = (engine: Engine, ended: Ended, state: Settle.Destination | undefined): JobEvent => {
+const eventOf = (engine: Engine, ended: Ended, written: Omit<Settle.Settled, "id"> | undefined): JobEvent => {
   const { held, verdict } = ended
   const attempt = engine.attempt(held)
-  if (state === undefined) return { _tag: "LeaseLost", ...attempt }
+  if (written === undefined) return { _tag: "LeaseLost", ...attempt }
+  const { reason, state } = written
   const end = { ...attempt, ...engine.times(ended) }
   const why = {
     kind: verdict?.line.error?.kind ?? verdict?.kind ?? "",
@@ -211,7 +215,7 @@ const eventOf = (engine: Engine, ended: Ended, state: Settle.Destination | undef
       return {
         _tag: "Cancelled",
         ...attempt,
-        reason: verdict?.kind === "cancelled" ? why.message : "Cancelled on request"
+        reason: reason ?? (verdict?.kind === "cancelled" ? why.message : "Cancelled on request")
       }
     case "discarded":
       return { _tag: "Discarded", ...end, ...why }

@@ -393,6 +393,8 @@ const claim = (schema: string): string => `keys as (
         delete from ${schema}.unique_keys u
          where u.key = any(array(select c.unique_key from c where c.unique_key is not null))
            and u.job_id = any(array(select c.id from c where c.unique_key is not null)) and u.states & 4 = 0
+           -- One that is over is left to whoever takes it.
+           and (u.expires_at is null or u.expires_at > instant)
       )
       update ${schema}.jobs j
          set state = 'executing', attempt = j.attempt + 1, lease = j.lease + 1, leased_by = by_node, attempted_at = instant
