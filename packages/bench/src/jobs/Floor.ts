@@ -18,9 +18,12 @@ export const floor: Implementation<AgedQueue> = {
       if (!(yield* finds(connection, "select 1 from pg_namespace where nspname = 'floor'")))
         yield* inOrder(connection, schema)
       const producers = yield* pool(database)
+      const tell = yield* teller(database)
       return {
         enqueue: (job) =>
-          producers.use((producer) => producer.query(insertAndNotify, [JSON.stringify({ n: job })])).pipe(Effect.orDie),
+          producers
+            .use((producer) => producer.query(insert, [[JSON.stringify({ n: job })]]))
+            .pipe(Effect.orDie, Effect.andThen(tell)),
         enqueueMany: (jobs) =>
           connection.query(insert, [jobs.map((job) => JSON.stringify({ n: job }))]).pipe(Effect.orDie),
         work: (started) => work(database, started),
@@ -32,6 +35,19 @@ export const floor: Implementation<AgedQueue> = {
 
 const batch = 500
 const node = "00000000-0000-4000-8000-000000000001"
+
+/** Notifies after the commit, which would otherwise wait for every other one, and once for all that comes meanwhile. */
+const teller = Effect.fnUntraced(function* (database: string) {
+  const connection = yield* session(database)
+  const news = Latch.makeUnsafe()
+  yield* news.await.pipe(
+    Effect.andThen(Effect.sync(() => news.closeUnsafe())),
+    Effect.andThen(Effect.orDie(connection.query("select pg_notify('floor', '')"))),
+    Effect.forever,
+    Effect.forkScoped
+  )
+  return news.open
+})
 
 const work = Effect.fnUntraced(function* (database: string, started: (job: number) => void) {
   const claims = yield* session(database)
@@ -120,10 +136,6 @@ const schema = [
 ]
 
 const insert = "insert into floor.jobs (queue, worker, args) select 'default', 'Noop', unnest($1::text[])::jsonb"
-
-const insertAndNotify = `
-  with job as (insert into floor.jobs (queue, worker, args) values ('default', 'Noop', $1::text::jsonb) returning queue)
-  select pg_notify('floor', queue) from job`
 
 const claim = `
   with next as materialized (

@@ -51,7 +51,7 @@ export const pgBoss: Implementation<AgedQueue> = {
 
 const start = (options: ConstructorParameters<typeof PgBoss>[0] & object) =>
   Effect.acquireRelease(
-    Effect.promise(() => new PgBoss(options).on("error", fail).start()),
+    Effect.promise(() => new PgBoss({ ...options, connectionTimeoutMillis: 60_000 }).on("error", fail).start()),
     (boss) => Effect.promise(() => boss.stop({ graceful: true, timeout: 10_000 }))
   )
 
