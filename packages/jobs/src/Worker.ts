@@ -27,7 +27,20 @@
  * export const welcome = WelcomeWorker.enqueue({ to: "ada@example.org" }, { scheduleIn: "5 minutes" })
  * ```
  */
-import { Cause, Context, Duration, Effect, Exit, Layer, Random, Schema, SchemaAST, type Scope } from "effect"
+import {
+  Cause,
+  Context,
+  Duration,
+  Effect,
+  Exit,
+  Layer,
+  Random,
+  References,
+  Schema,
+  SchemaAST,
+  type Scope,
+  Tracer
+} from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { Jobs } from "./internal/jobsService.ts"
 import { findUnstorable } from "./internal/json.ts"
@@ -194,7 +207,7 @@ export const Service =
           Tag,
           Effect.gen(function* () {
             const handler = yield* make
-            const services = yield* Effect.context<unknown>()
+            const services = withoutPlace(yield* Effect.context<unknown>())
             return { spec, run: (job) => Effect.provideContext(handler(job), services) }
           })
         )
@@ -219,6 +232,9 @@ export const defaultBackoff = (attempt: number, maxAttempts: number): Effect.Eff
   })
 
 // --------------------------------------------------------------------------------------------------------------------
+
+/** Services without what says where a fiber is: a job's span and log annotations are its own, not those of the start. */
+const withoutPlace = Context.omit(Tracer.ParentSpan, References.CurrentLogAnnotations, References.CurrentLogSpans)
 
 const toSpec = (name: string, definition: Definition<ArgsInput, Schema.Top>): Spec => {
   // A schema that needs services to encode or decode is not offered by the types of `Service`.
