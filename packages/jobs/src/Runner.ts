@@ -10,13 +10,15 @@
  *
  * As Oban's `drain_queue`, and graphile-worker's `--once`.
  */
-import { type Cause, Context, type DateTime, type Duration, Effect, Layer } from "effect"
+import { type Cause, Context, type DateTime, type Duration, Effect, Latch, Layer } from "effect"
 import type { MigrationError } from "effect/sql/Migrator"
 import type { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { hostname } from "node:os"
 import { type Attempted, attemptOnce, type InvalidResult } from "./internal/attemptOnce.ts"
+import type * as Crontab from "./Crontab.ts"
 import * as Drain from "./internal/drain.ts"
+import * as Cron from "./internal/runnerCron.ts"
 import * as Inline from "./internal/inline.ts"
 import * as Internal from "./internal/runner.ts"
 import * as Start from "./internal/start.ts"
@@ -105,7 +107,10 @@ export interface Shape {
   readonly runOne: (queue?: string) => Effect.Effect<Ran | undefined, SqlError>
   /** Runs a job, for whenever it is scheduled; undefined if it is finished, somebody else has it, or no worker knows it. */
   readonly run: (id: JobId) => Effect.Effect<Ran | undefined, SqlError>
-  /** Makes available what is due, and answers how long it is until the next job is; undefined if none is scheduled. */
+  /**
+   * Makes available what is due, and jobs of the crontab. Answers for how long there is no more to do, except for jobs that
+   * are enqueued meanwhile; undefined if there never is.
+   */
   readonly stage: Effect.Effect<Duration.Duration | undefined, SqlError>
 }
 
@@ -127,6 +132,11 @@ export class Runner extends Context.Service<Runner, Shape>()("@coppice/jobs/Runn
 export interface Options<Workers extends ReadonlyArray<Layer.Any>> {
   /** The layers of the workers. They may need `Jobs`, which the runner provides. Jobs of others are left as they are. */
   readonly workers: Workers
+  /**
+   * Jobs by the calendar. With it, if only `[]` for what is said at run time, a drain first makes the jobs of the instants
+   * that have come. `@reboot` is for nodes that start queues, and makes none.
+   */
+  readonly cron?: ReadonlyArray<Crontab.Entry> | undefined
   /** Under which name it is a node. Defaults to the host's name. */
   readonly node?: string | undefined
   /** Whether to create or upgrade the tables first. Defaults to `true`. */
@@ -138,7 +148,13 @@ type Failure<L> = L extends Layer.Layer<infer _A, infer E, infer _R> ? E : never
 type Needed<L> = L extends Layer.Layer<infer _A, infer _E, infer R> ? R : never
 
 /** Why a runner cannot be made. */
-export type StartFailure = Migrations.InvalidSchemaName | Migrations.SchemaTooNew | MigrationError | SqlError
+export type StartFailure =
+  | Crontab.InvalidEntry
+  | InvalidJob
+  | Migrations.InvalidSchemaName
+  | Migrations.SchemaTooNew
+  | MigrationError
+  | SqlError
 
 /** The layer of a runner with its workers, and of the service to enqueue. */
 export type RunnerLayer<Workers extends ReadonlyArray<Layer.Any>> = Layer.Layer<
@@ -204,9 +220,14 @@ const assemble = <const Workers extends ReadonlyArray<Layer.Any>>(
   const parts = Layer.effectContext(
     Effect.gen(function* () {
       if (options.migrate ?? true) yield* Migrations.run
+      const crontab = Latch.makeUnsafe(true)
       // On virtual time there are no other processes.
-      const { client, hub, jobs } = yield* Start.clientWith({ alone: (yield* TimeSource) === "clock" })
-      const parts: Inline.Parts = { client, hub, runner: undefined }
+      const alone = (yield* TimeSource) === "clock"
+      const { client, hub, jobs } = yield* Start.clientWith(alone, (signal) => {
+        if (signal._tag === "Cron") crontab.openUnsafe()
+      })
+      const cron = options.cron === undefined ? undefined : yield* Cron.make(client, options.cron, crontab)
+      const parts: Inline.Parts = { client, cron, hub, runner: undefined }
       const service = inline ? yield* Inline.make(jobs, parts) : jobs
       return Context.make(JobsKey, service).pipe(Context.add(Parts, parts))
     })

@@ -16,7 +16,7 @@ export class InvalidResult extends Schema.TaggedError<InvalidResult>("@coppice/j
   { worker: Schema.String, problem: Schema.String }
 ) {
   override get message(): string {
-    return `What ${this.worker} answered cannot be recorded: ${this.problem}`
+    return `${this.worker}: ${this.problem}`
   }
 }
 

@@ -1,7 +1,7 @@
 /**
  * Running many jobs on demand.
  */
-import { Cause, DateTime, Duration, Effect, Schema } from "effect"
+import { Cause, Clock, DateTime, Duration, Effect, Schema } from "effect"
 import { JobId } from "../Job.ts"
 import type { DrainFailure, Drained, DrainOptions, Ran, Shape } from "../Runner.ts"
 import type { Node, Runner } from "./runner.ts"
@@ -52,6 +52,7 @@ const drain = Effect.fnUntraced(function* (runner: Runner, node: Node, options: 
   const counts = { ...nothing }
   let last = ""
   let ran = 0
+  let staged = Number.NEGATIVE_INFINITY
   const runOne = (id: number) =>
     Effect.flatMap(runner.runOne(node, id, false, "keep"), (job) => {
       if (job === undefined) return Effect.void
@@ -61,10 +62,15 @@ const drain = Effect.fnUntraced(function* (runner: Runner, node: Node, options: 
       const failure = withSafety ? undefined : failureOf(job)
       return failure === undefined ? Effect.void : Effect.fail(failure)
     })
+  const timePassed = Effect.map(Clock.currentTimeMillis, (now) => {
+    const since = staged
+    staged = now
+    return !runner.virtual || since !== now
+  })
   /** Answers how many jobs it ran. */
   const round = Effect.gen(function* () {
     const before = ran
-    yield* runner.stage
+    if (yield* timePassed) yield* runner.stage
     if (withScheduled !== false) yield* runner.stageEarly(untilOf(withScheduled), queue)
     const left = limit === undefined ? undefined : limit - ran
     const { ids, unclaimable } = yield* runner.candidates(queue, runner.known, left)
@@ -72,14 +78,15 @@ const drain = Effect.fnUntraced(function* (runner: Runner, node: Node, options: 
     yield* Effect.forEach(ids, runOne, { concurrency, discard: true })
     return ran - before
   })
+  const again = Effect.suspend(() =>
+    limit !== undefined && ran >= limit ? Effect.succeed(false) : Effect.map(round, (count) => count > 0)
+  )
   const first = yield* round
-  if (withRecursion && first > 0) {
-    for (let generation = 1; limit === undefined || ran < limit; generation++) {
-      if ((yield* round) === 0) break
-      const more = ran - first
-      if (limit === undefined && (generation >= generations || more >= descendants)) {
-        return yield* new Endless({ ran: more, worker: last })
-      }
+  if (!withRecursion || first === 0) return counts
+  for (let generation = 1; yield* again; generation++) {
+    const more = ran - first
+    if (limit === undefined && (generation >= generations || more >= descendants)) {
+      return yield* new Endless({ ran: more, worker: last })
     }
   }
   return counts

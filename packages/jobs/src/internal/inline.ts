@@ -17,12 +17,14 @@ import type { Runner } from "./runner.ts"
 export interface Parts {
   readonly client: Client
   readonly hub: Hub
+  /** Fires the crontab, and answers in how many milliseconds it is to be fired again. */
+  readonly cron: Effect.Effect<number> | undefined
   /** Made after the service, because workers enqueue too. */
   runner: Runner | undefined
 }
 
 /** How many jobs may be running, each enqueued by the one before. */
-const deepest = 100
+const deepest = 50
 
 const Depth = Context.Reference<number>("@coppice/jobs/Runner/InlineDepth", { defaultValue: () => 0 })
 

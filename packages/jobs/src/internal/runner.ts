@@ -22,6 +22,8 @@ import * as Settle from "./settle.ts"
 export interface Options {
   readonly client: Client
   readonly hub: Hub
+  /** Fires the crontab, and answers in how many milliseconds it is to be fired again. */
+  readonly cron: Effect.Effect<number> | undefined
   readonly workers: ReadonlyMap<string, Worker>
   /** The node's name. */
   readonly name: string
@@ -47,9 +49,12 @@ export type Later = "keep" | "end"
 const lease = Nodes.lease(Duration.seconds(30))
 const maxRescues = 3
 
+/** A node that has no row in the table of nodes. */
+const nobody = "00000000-0000-0000-0000-000000000000"
+
 export type Runner = ReturnType<typeof make>
 
-export const make = ({ client, hub, name, workers }: Options) => {
+export const make = ({ client, cron, hub, name, workers }: Options) => {
   const { database } = client
   const { client: sql, time } = database
   const statements = Statements.make(database)
@@ -61,19 +66,26 @@ export const make = ({ client, hub, name, workers }: Options) => {
 
   const inTransaction = Effect.map(Effect.serviceOption(sql.transactionService), Option.isSome)
 
+  // On virtual time there is one process, and its database dies with it: nobody would have to rescue its jobs.
+  const virtual = time === "clock"
+
   /** Runs something as a node of its own, which is gone afterwards. */
   const asNode = <A, E, R>(use: (node: Node) => Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
-    Effect.acquireUseRelease(
-      Effect.map(nodes.register(name), (id): Node => ({ id, held: new Map() })),
-      (node) =>
-        Effect.flatMap(inTransaction, (inside) =>
-          // What nobody else can see before the commit, nobody takes away. And virtual time stands still meanwhile.
-          inside || time === "clock" ? use(node) : Effect.raceFirst(use(node), heartbeat(node))
-        ),
-      ({ id }) =>
-        // It counts as dead before long in any case.
-        Effect.catch(statements.leave(id), (error) => Effect.logDebug("A runner could not say that it is gone", error))
-    )
+    virtual
+      ? Effect.suspend(() => use({ id: nobody, held: new Map() }))
+      : Effect.acquireUseRelease(
+          Effect.map(nodes.register(name), (id): Node => ({ id, held: new Map() })),
+          (node) =>
+            // What nobody else can see before the commit, nobody takes away.
+            Effect.flatMap(inTransaction, (inside) =>
+              inside ? use(node) : Effect.raceFirst(use(node), heartbeat(node))
+            ),
+          ({ id }) =>
+            // It counts as dead before long in any case.
+            Effect.catch(statements.leave(id), (error) =>
+              Effect.logDebug("A runner could not say that it is gone", error)
+            )
+        )
 
   const heartbeat = (node: Node): Effect.Effect<never> =>
     Effect.gen(function* () {
@@ -166,7 +178,14 @@ export const make = ({ client, hub, name, workers }: Options) => {
       })
     )
 
-  return { ...statements, asNode, inTransaction, known, runOne }
+  /** Answers in how many milliseconds there is more to do. */
+  const stage = Effect.gen(function* () {
+    const next = cron === undefined ? undefined : yield* cron
+    const due = yield* statements.stage
+    return next === undefined || due === undefined ? (next ?? due) : Math.min(next, due)
+  })
+
+  return { ...statements, asNode, inTransaction, known, runOne, stage, virtual }
 }
 
 const interrupt = (held: Held, why: Attempt.Interruption): void => {

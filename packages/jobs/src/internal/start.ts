@@ -11,7 +11,7 @@ import * as Migrations from "../Migrations.ts"
 import * as Retention from "../Retention.ts"
 import type * as Worker from "../Worker.ts"
 import * as Care from "./care.ts"
-import type { Client } from "./client.ts"
+import type { Client, Signal } from "./client.ts"
 import * as CronEntry from "./cronEntry.ts"
 import * as Cron from "./crontab.ts"
 import * as Database from "./database.ts"
@@ -25,13 +25,12 @@ import * as Runtime from "./runtime.ts"
 import { Signals } from "./signals.ts"
 
 /** The service alone, on the application's connections, and what it stands on. Who is `alone` has nobody to signal to. */
-export const clientWith = Effect.fnUntraced(function* ({ alone }: { readonly alone: boolean }) {
+export const clientWith = Effect.fnUntraced(function* (alone: boolean, hear?: (signal: Signal) => void) {
   const sql = yield* SqlClient.SqlClient
   const database = yield* Database.make(sql, yield* SchemaName, yield* TimeSource)
   const hub = new Hub(yield* Effect.context<never>())
-  const signals = new Signals(database, "client")
-  const telling = Runtime.clientOf(sql, database, { hub }, signals)
-  const client: Client = alone ? { ...telling, signal: () => Effect.void } : telling
+  const signals = new Signals(database, "client", hear)
+  const client = Runtime.clientOf(sql, database, { hub }, signals)
   if (!alone) {
     yield* Effect.forkScoped(signals.run)
     yield* Effect.addFinalizer(() => signals.flush)
@@ -40,7 +39,7 @@ export const clientWith = Effect.fnUntraced(function* ({ alone }: { readonly alo
 })
 
 /** The service alone. */
-export const client = Effect.map(clientWith({ alone: false }), ({ jobs }) => jobs)
+export const client = Effect.map(clientWith(false), ({ jobs }) => jobs)
 
 const idle: Status = { node: undefined, wakeUp: "off", queues: {}, heartbeatAge: undefined }
 
