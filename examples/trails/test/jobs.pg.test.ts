@@ -116,13 +116,18 @@ layer(application({ web }), { excludeTestServices: true })("A capture", (it) => 
     })
   )
 
-  it.effect("survives a mistake in the code that looks at the page", () =>
+  it.effect("survives a mistake in the code that looks at the page, and does not wait for it for ever", () =>
     Effect.gen(function* () {
-      const { capture, jobOf, pages } = yield* trailOf
+      const { capture, jobOf, jobs, pages } = yield* trailOf
       const page = yield* capture("/broken")
-      const job = yield* until(jobOf(page), (found) => found?.state === "retryable")
-      assert.include(JSON.stringify(job?.errors), "a mistake of ours")
-      assert.strictEqual((yield* pages)[0]?.metadata, "pending")
+      for (const attempt of [1, 2, 3, 4]) {
+        const job = yield* until(jobOf(page), (found) => found?.state === "retryable" && found.attempt === attempt)
+        assert.include(JSON.stringify(job?.errors), "a mistake of ours")
+        assert.strictEqual((yield* pages)[0]?.metadata, "pending")
+        yield* jobs.retry({ worker: "MetadataWorker", args: { pageId: page.id } })
+      }
+      yield* until(jobOf(page), (found) => found?.state === "discarded")
+      assert.strictEqual((yield* pages)[0]?.metadata, "missing")
     })
   )
 

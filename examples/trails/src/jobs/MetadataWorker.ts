@@ -1,6 +1,6 @@
 /** Asks a page that was captured what it says of itself, and writes it to its row. */
 import { Job, Worker } from "@coppice/jobs"
-import { Duration, Effect, Schema } from "effect"
+import { Cause, Duration, Effect, Schema } from "effect"
 import { PageFetcher, PageUnavailable } from "../PageFetcher.ts"
 import { PageId } from "../Page.ts"
 import { PageMetadata } from "../PageMetadata.ts"
@@ -23,12 +23,15 @@ export class MetadataWorker extends Worker.Service<MetadataWorker>()("MetadataWo
       return ({ args, attempt, maxAttempts }) =>
         fetcher.fetch(args.url).pipe(
           Effect.flatMap((head) => metadata.found(args.pageId, head)),
-          Effect.catchTags({
-            // Cancelled, not discarded: a page that is not there is nothing that an operator could do something about.
-            PageUnreadable: ({ message }) => Effect.andThen(metadata.missing(args.pageId), Job.cancel(message)),
-            PageUnavailable: (error) =>
-              attempt < maxAttempts ? error : Effect.andThen(metadata.missing(args.pageId), error)
-          })
+          // Cancelled, not discarded: a page that is not there is nothing that an operator could do something about.
+          Effect.catchTag("PageUnreadable", ({ message }) =>
+            Effect.andThen(metadata.missing(args.pageId), Job.cancel(message))
+          ),
+          // Nobody will ask again. A shutdown that interrupts the last attempt gives it back.
+          Effect.tapCauseIf(
+            (cause) => attempt >= maxAttempts && !Cause.hasInterruptsOnly(cause),
+            () => metadata.missing(args.pageId)
+          )
         )
     })
   )

@@ -42,7 +42,9 @@ export const document = (props: {
     props.reader,
     html`<main>${props.main}</main>
       <aside class="card panel">
-        <div class="panel-head"><h2>Processes</h2><span class="live" data-live></span></div>
+        <div class="panel-head"><h2>Queues</h2><span class="live" data-live></span></div>
+        <div data-queues>${queues(props.panel.queues)}</div>
+        <h2>Processes</h2>
         <p class="hint">
           ${
             props.panel.crashable
@@ -53,8 +55,6 @@ export const document = (props: {
         <div data-events="/processes/events${props.trail !== undefined && `?trail=${props.trail}`}">
           ${processes(props.panel, props.trail)}
         </div>
-        <h2>Queues</h2>
-        <div data-queues>${queues(props.panel.queues)}</div>
       </aside>`
   )
 
