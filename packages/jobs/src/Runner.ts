@@ -221,13 +221,15 @@ const assemble = <const Workers extends ReadonlyArray<Layer.Any>>(
     Effect.gen(function* () {
       if (options.migrate ?? true) yield* Migrations.run
       const crontab = Latch.makeUnsafe(true)
+      const asked = Latch.makeUnsafe(false)
       // On virtual time there are no other processes.
       const alone = (yield* TimeSource) === "clock"
       const { client, hub, jobs } = yield* Start.clientWith(alone, (signal) => {
         if (signal._tag === "Cron") crontab.openUnsafe()
+        if (signal._tag === "Cancel") asked.openUnsafe()
       })
       const cron = options.cron === undefined ? undefined : yield* Cron.make(client, options.cron, crontab)
-      const parts: Inline.Parts = { client, cron, hub, runner: undefined }
+      const parts: Inline.Parts = { asked, client, cron, hub, runner: undefined }
       const service = inline ? yield* Inline.make(jobs, parts) : jobs
       return Context.make(JobsKey, service).pipe(Context.add(Parts, parts))
     })

@@ -350,6 +350,22 @@ layer(Database)("a runner", (it) => {
     )
   )
 
+  it.effect("interrupts a job that is to be cancelled", () =>
+    run(
+      Effect.gen(function* () {
+        const runner = yield* Runner.Runner
+        const jobs = yield* Jobs.Jobs
+        yield* Sleeper.enqueue({ seconds: 30 })
+        const fiber = yield* Effect.forkChild(runner.drain(), { startImmediately: true })
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(yield* jobs.cancel({ worker: "Sleeper" }), { cancelled: 0, requested: 1 })
+        assert.deepStrictEqual(yield* Fiber.join(fiber), { ...none, cancelled: 1 })
+        assert.deepStrictEqual(yield* statesOf, ["cancelled"])
+        assert.deepStrictEqual(yield* logged, ["sleeps 30"])
+      })
+    )
+  )
+
   it.effect("interrupts a handler at its timeout", () =>
     run(
       Effect.gen(function* () {

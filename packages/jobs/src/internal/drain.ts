@@ -95,7 +95,7 @@ const drain = Effect.fnUntraced(function* (runner: Runner, node: Node, options: 
 const next = Effect.fnUntraced(function* (runner: Runner, node: Node, queue: string | undefined) {
   yield* runner.stage
   // Others may be quicker: then the one after it.
-  const { ids } = yield* runner.candidates(queue, runner.known, 10)
+  const { ids } = yield* runner.candidates(queue, runner.known, 100)
   for (const id of ids) {
     const ran = yield* runner.runOne(node, id, false, "keep")
     if (ran !== undefined) return ran

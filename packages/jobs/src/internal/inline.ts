@@ -9,16 +9,10 @@ import type { JobId } from "../Job.ts"
 import type { Shape } from "../Jobs.ts"
 import type { NewJob } from "../NewJob.ts"
 import type { Ran } from "../Runner.ts"
-import type { Client } from "./client.ts"
-import type { Hub } from "./hub.ts"
-import type { Runner } from "./runner.ts"
+import type { Options, Runner } from "./runner.ts"
 
 /** What the service to enqueue and the runner have in common. */
-export interface Parts {
-  readonly client: Client
-  readonly hub: Hub
-  /** Fires the crontab, and answers in how many milliseconds it is to be fired again. */
-  readonly cron: Effect.Effect<number> | undefined
+export interface Parts extends Pick<Options, "asked" | "client" | "cron" | "hub"> {
   /** Made after the service, because workers enqueue too. */
   runner: Runner | undefined
 }

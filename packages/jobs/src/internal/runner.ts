@@ -4,7 +4,7 @@
  * All of it happens on the client that the service was built with, so inside a transaction it is a part of that, and is
  * undone with it. There each handler has a savepoint: a statement that fails in it must not end the transaction.
  */
-import { Cause, Clock, Duration, Effect, Exit, Fiber, Option } from "effect"
+import { Cause, Clock, Duration, Effect, Exit, Fiber, type Latch, Option } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { type Job, JobId } from "../Job.ts"
 import type { JobEvent } from "../JobEvent.ts"
@@ -24,6 +24,8 @@ export interface Options {
   readonly hub: Hub
   /** Fires the crontab, and answers in how many milliseconds it is to be fired again. */
   readonly cron: Effect.Effect<number> | undefined
+  /** Opened when somebody of this process wants running jobs to be cancelled. */
+  readonly asked: Latch.Latch
   readonly workers: ReadonlyMap<string, Worker>
   /** The node's name. */
   readonly name: string
@@ -54,7 +56,7 @@ const nobody = "00000000-0000-0000-0000-000000000000"
 
 export type Runner = ReturnType<typeof make>
 
-export const make = ({ client, cron, hub, name, workers }: Options) => {
+export const make = ({ asked, client, cron, hub, name, workers }: Options) => {
   const { database } = client
   const { client: sql, time } = database
   const statements = Statements.make(database)
@@ -71,26 +73,28 @@ export const make = ({ client, cron, hub, name, workers }: Options) => {
 
   /** Runs something as a node of its own, which is gone afterwards. */
   const asNode = <A, E, R>(use: (node: Node) => Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
-    virtual
-      ? Effect.suspend(() => use({ id: nobody, held: new Map() }))
-      : Effect.acquireUseRelease(
-          Effect.map(nodes.register(name), (id): Node => ({ id, held: new Map() })),
-          (node) =>
-            // What nobody else can see before the commit, nobody takes away.
-            Effect.flatMap(inTransaction, (inside) =>
-              inside ? use(node) : Effect.raceFirst(use(node), heartbeat(node))
-            ),
-          ({ id }) =>
-            // It counts as dead before long in any case.
+    Effect.acquireUseRelease(
+      Effect.map(virtual ? Effect.succeed(nobody) : nodes.register(name), (id): Node => ({ id, held: new Map() })),
+      (node) =>
+        // What nobody else can see before the commit, nobody takes away.
+        Effect.flatMap(inTransaction, (inside) => (inside ? use(node) : Effect.raceFirst(use(node), heartbeat(node)))),
+      ({ id }) =>
+        virtual
+          ? Effect.void
+          : // It counts as dead before long in any case.
             Effect.catch(statements.leave(id), (error) =>
               Effect.logDebug("A runner could not say that it is gone", error)
             )
-        )
+    )
 
+  /** Says that the node lives, and learns what others want of its jobs. */
   const heartbeat = (node: Node): Effect.Effect<never> =>
     Effect.gen(function* () {
       while (true) {
-        yield* Effect.sleep(lease.interval)
+        yield* virtual
+          ? asked.await
+          : Effect.timeoutOrElse(asked.await, { duration: lease.interval, orElse: () => Effect.void })
+        asked.closeUnsafe()
         const held = [...node.held]
         const beaten = yield* Effect.result(
           nodes.beat(
@@ -107,7 +111,7 @@ export const make = ({ client, cron, hub, name, workers }: Options) => {
         for (const [id, one] of held) {
           // What was settled meanwhile is not ours any more either.
           if (node.held.get(id) !== one) continue
-          if (!registered || lost.includes(id)) interrupt(one, "lost")
+          if (lost.includes(id) || !(registered || virtual)) interrupt(one, "lost")
           else if (cancel.includes(id)) interrupt(one, "cancel")
         }
       }
