@@ -31,9 +31,9 @@ const runToEnd = (args: ReadonlyArray<string>) =>
     return { code, output: running.output() }
   }).pipe(Effect.scoped)
 
-/** What was printed besides the log of a start that went well so far. */
+/** What was printed besides the log of a start that went well so far, whose entries go on in lines that are indented. */
 const complaints = ({ output }: { readonly output: string }) =>
-  output.split("\n").filter((line) => line !== "" && !/^\[[\d:.]+\] INFO /.test(line))
+  output.split("\n").filter((line) => line !== "" && !/^(?:\[[\d:.]+\] INFO | |\})/.test(line))
 
 /** A port on which somebody else listens. */
 const occupiedPort = Effect.acquireRelease(
@@ -160,7 +160,7 @@ describe("the application", () => {
   it.live("says in one line why it cannot start, and ends with exit code 1", () =>
     Effect.gen(function* () {
       const port = yield* occupiedPort
-      const usedPort = yield* runToEnd(["--port", String(port), "--data", data])
+      const usedPort = yield* runToEnd(["--port", String(port), "--data", join(data, "new")])
       const app = yield* AppProcess.start(data)
       const usedFolder = yield* runToEnd(["--port", "0", "--data", data])
       const badFlag = yield* runToEnd(["--prot", "1"])
