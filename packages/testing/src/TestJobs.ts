@@ -15,7 +15,7 @@ import { Clock, type DateTime, Duration, Effect, Exit, Layer, Schema } from "eff
 import type { SqlError } from "effect/sql/SqlError"
 import { decodedArgs, differences, type Expectation, statesOf } from "./internal/expectation.ts"
 import * as Report from "./internal/report.ts"
-import * as Timeline from "./internal/timeline.ts"
+import { layer as timeline, Timeline } from "./internal/timeline.ts"
 
 // --------------------------------------------------------------------------------------------------------------------
 // types
@@ -66,6 +66,9 @@ export interface Enqueued<Args> extends Omit<Job.JobRecord, "args"> {
   readonly args: Args
 }
 
+/** The time in which the jobs of `layerManual` run. */
+export { Timeline }
+
 /** A worker, by its class. */
 type AnyWorker<Self, Name extends string, Args, Result> = Worker.WorkerClass<Self, Name, Args, Result>
 
@@ -96,7 +99,7 @@ export const layerManual = <const Workers extends ReadonlyArray<Layer.Any>>(
   options: Runner.Options<Workers>
 ): ManualLayer<Workers> =>
   // The layer is that of the runner, with one service more.
-  Timeline.layer.pipe(Layer.provideMerge(Runner.layer(options)), Layer.provide(virtual)) as ManualLayer<Workers>
+  timeline.pipe(Layer.provideMerge(Runner.layer(options)), Layer.provide(virtual)) as ManualLayer<Workers>
 
 /**
  * Jobs that run where they are enqueued, before `enqueue` returns; those of a transaction when it has committed, and not at
@@ -117,9 +120,7 @@ const virtual = Layer.succeed(JobsConfig.TimeSource, "clock")
 
 /** The layer of a runner, and of the time in which it runs. */
 export type ManualLayer<Workers extends ReadonlyArray<Layer.Any>> =
-  Runner.RunnerLayer<Workers> extends Layer.Layer<infer A, infer E, infer R>
-    ? Layer.Layer<A | Timeline.Timeline, E, R>
-    : never
+  Runner.RunnerLayer<Workers> extends Layer.Layer<infer A, infer E, infer R> ? Layer.Layer<A | Timeline, E, R> : never
 
 // --------------------------------------------------------------------------------------------------------------------
 // assertions
@@ -221,8 +222,8 @@ export const drain = <const O extends Runner.DrainOptions = {}>(
  */
 export const advance = (
   duration: Duration.Input
-): Effect.Effect<Runner.Drained, Runner.Endless | SqlError, Timeline.Timeline | Pglite.Pglite> =>
-  Effect.flatMap(Timeline.Timeline, (timeline) => timeline.advance(duration))
+): Effect.Effect<Runner.Drained, Runner.Endless | SqlError, Timeline | Pglite.Pglite> =>
+  Effect.flatMap(Timeline, (timeline) => timeline.advance(duration))
 
 // --------------------------------------------------------------------------------------------------------------------
 

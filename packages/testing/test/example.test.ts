@@ -91,7 +91,7 @@ const TestMailer = Layer.effect(
 ).pipe(Layer.provideMerge(Outbox.layer))
 
 /** A transaction for each test, which is rolled back. */
-const TestSandbox = TestMailer.pipe(Layer.provideMerge(Layer.fresh(Sandbox.layer)))
+const TestSandbox = TestMailer.pipe(Layer.provideMerge(Sandbox.layer))
 
 const sent = Effect.flatMap(Outbox, Ref.get)
 const signUp = (email: string) => Effect.flatMap(Accounts, (accounts) => accounts.signUp(email))

@@ -1,7 +1,7 @@
 /**
  * One attempt of a job that is in no database.
  */
-import { Clock, Effect, Exit, Schema } from "effect"
+import { Clock, DateTime, Effect, Exit, Schema } from "effect"
 import type { Outcome } from "../Runner.ts"
 import { InvalidJob, type NewJob } from "../NewJob.ts"
 import type { Running as Worker } from "../Worker.ts"
@@ -37,7 +37,7 @@ export const attemptOnce = (
     const checked = new Rows().check(newJob)
     if (checked instanceof InvalidJob) return yield* checked
     const millis = yield* Clock.currentTimeMillis
-    const now = new Date(millis)
+    const now = dateOf(millis)
     const row: ClaimedRow = {
       id,
       lease: attempt,
@@ -50,7 +50,7 @@ export const attemptOnce = (
       tags: newJob.tags,
       meta: newJob.meta,
       inserted_at: now,
-      scheduled_at: new Date(checked.due ?? millis + (checked.delay ?? 0)),
+      scheduled_at: dateOf(checked.due ?? millis + (checked.delay ?? 0)),
       attempted_at: now,
       queued_at: now,
       trace: null,
@@ -76,3 +76,5 @@ export const attemptOnce = (
     }
     return outcomeOf(row, verdict, exit)
   })
+
+const dateOf = (millis: number) => DateTime.toDateUtc(DateTime.makeUnsafe(millis))

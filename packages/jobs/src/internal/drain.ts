@@ -48,7 +48,7 @@ export const make = (runner: Runner): Shape => ({
 
 const drain = Effect.fnUntraced(function* (runner: Runner, node: Node, options: DrainOptions) {
   const { limit, queue, withRecursion = false, withSafety = true, withScheduled = false } = options
-  const concurrency = (yield* runner.inTransaction) ? 1 : (options.concurrency ?? 1)
+  const concurrency = (yield* runner.inTransaction) ? 1 : Math.max(1, options.concurrency ?? 1)
   const counts = { ...nothing }
   let last = ""
   let ran = 0
@@ -72,7 +72,7 @@ const drain = Effect.fnUntraced(function* (runner: Runner, node: Node, options: 
     const before = ran
     if (yield* timePassed) yield* runner.stage
     if (withScheduled !== false) yield* runner.stageEarly(untilOf(withScheduled), queue)
-    const left = limit === undefined ? undefined : limit - ran
+    const left = limit === undefined ? undefined : Math.max(0, Math.floor(limit - ran))
     const { ids, unclaimable } = yield* runner.candidates(queue, runner.known, left)
     counts.unclaimable = unclaimable
     yield* Effect.forEach(ids, runOne, { concurrency, discard: true })

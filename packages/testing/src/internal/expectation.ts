@@ -19,7 +19,7 @@ export interface Difference {
 }
 
 /** Jobs that wait for their first run, as Oban's `assert_enqueued` counts them. */
-export const waiting: ReadonlyArray<Job.State> = ["available", "scheduled"]
+const waiting: ReadonlyArray<Job.State> = ["available", "scheduled"]
 
 export const statesOf = (expected: Expectation): ReadonlyArray<Job.State> => {
   const { state } = expected
@@ -47,12 +47,10 @@ export const differences = (
 ]
 
 /** Where a value is not what it should be: objects may have more than is expected, all else is equal. */
-export const compare = (expected: unknown, found: unknown, path: string): ReadonlyArray<Difference> => {
+const compare = (expected: unknown, found: unknown, path: string): ReadonlyArray<Difference> => {
   if (typeof expected === "function") {
     if (expected(found) === true) return []
-    return [
-      { path, expected: `what ${expected.name === "" ? "a predicate" : expected.name} accepts`, found: show(found) }
-    ]
+    return [{ path, expected: "what the predicate accepts", found: show(found) }]
   }
   if (Equal.equals(expected, found)) return []
   if (Array.isArray(expected) && Array.isArray(found) && expected.length === found.length) {
@@ -73,7 +71,7 @@ export const compare = (expected: unknown, found: unknown, path: string): Readon
 
 /** A value as a text that fits into a line. */
 export const show = (value: unknown): string => {
-  const text = typeof value === "function" ? (value.name === "" ? "a predicate" : value.name) : Formatter.format(value)
+  const text = typeof value === "function" ? "a predicate" : Formatter.format(value)
   return text.length > longest ? `${text.slice(0, longest)}…` : text
 }
 
