@@ -1,7 +1,7 @@
 import { type Job, Jobs } from "@coppice/jobs"
 import { Tree } from "@coppice/supervision"
 import { assert, layer } from "@effect/vitest"
-import { DateTime, Effect, Schedule } from "effect"
+import { DateTime, Effect, Fiber, Schedule } from "effect"
 import { SqlClient } from "effect/sql"
 import type { HtmlHead } from "../src/fetching/HtmlHead.ts"
 import { Notifications } from "../src/Notifications.ts"
@@ -177,21 +177,39 @@ layer(application({ web }), { excludeTestServices: true })("The nightly digest",
   )
 })
 
-layer(application({ web }), { excludeTestServices: true })("When the queue crashes", (it) => {
-  it.effect("every page is looked at all the same, and every follower is told once", () =>
+layer(application({ web }), { excludeTestServices: true })("When the queue or a process of it crashes", (it) => {
+  it.effect("every capture is taken, every page is looked at, and every follower is told once", () =>
     Effect.gen(function* () {
       const notifications = yield* Notifications
       const { api, capture, pages, user } = yield* trailOf
       const ada = yield* newUser
       yield* askAs(user, `${api}/followers`, json({ name: ada.name }))
-      const paths = Array.from({ length: 40 }, (_, n) => `/${n}`)
-      const half = paths.length / 2
-      yield* Effect.forEach(paths.slice(0, half), (path) => capture(path), { concurrency: 10 })
-      yield* Tree.kill("Trails/jobs")
-      yield* Effect.forEach(paths.slice(half), (path) => capture(path), { concurrency: 10 })
-      yield* until(pages, (all) => all.length === paths.length && all.every(({ metadata }) => metadata === "fetched"))
-      yield* until(notifications.list(ada.id), (all) => all.length === paths.length)
+      let captured = 0
+      for (const path of [
+        "/heartbeat",
+        "/settler",
+        "/listener",
+        "/poll",
+        "/cron",
+        "/queues/default",
+        "/queues/notifications",
+        // All of it at once.
+        ""
+      ]) {
+        const captures = yield* Effect.forkChild(
+          Effect.forEach(
+            Array.from({ length: 10 }, () => `/${++captured}`),
+            (path) => capture(path),
+            { concurrency: 10 }
+          )
+        )
+        yield* Tree.kill(`Trails/jobs${path}`)
+        yield* Fiber.join(captures)
+      }
+      yield* until(pages, (all) => all.length === captured && all.every(({ metadata }) => metadata === "fetched"))
+      yield* until(notifications.list(ada.id), (all) => all.length === captured)
       assert.strictEqual((yield* Tree.get("Trails/jobs")).restarts, 1)
+      assert.strictEqual((yield* Tree.get("Trails/web")).restarts, 0)
     })
   )
 })

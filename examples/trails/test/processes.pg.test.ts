@@ -179,6 +179,7 @@ layer(application(), { excludeTestServices: true })("When the database crashes",
       assert.isAtLeast(written, acknowledged)
       assert.isAtMost(written, 50)
       assert.strictEqual((yield* Tree.get("Trails/database")).restarts, 1)
+      assert.strictEqual((yield* Tree.get("Trails/web")).restarts, 0)
       const late = yield* askAs(other.user, `${other.api}/pages`, json({ url: "https://example.org/late" }))
       assert.strictEqual(late.status, 201)
     })
