@@ -22,6 +22,7 @@ export interface Held {
   /** Under which identity of the node it was claimed. */
   readonly epoch: number
   phase: "buffered" | "running" | "settling"
+  /** Since when it runs; before that, since when it is here. */
   startedAt: number
   fiber: Fiber.Fiber<unknown, unknown> | undefined
   interruption: Attempt.Interruption | undefined
@@ -56,6 +57,8 @@ export class QueueState {
   pace = 0
   claimMillis = 1
   ended = 0
+  /** Claims nothing ahead, so that priorities hold to the last: on virtual time, where it would not be quicker. */
+  exact = false
   /** When the claim that is under way began, by the monotonic clock. */
   claimingSince = Number.POSITIVE_INFINITY
   private claimedAt = 0
@@ -81,7 +84,7 @@ export class QueueState {
    * claimed ahead starts within a few claims' time; for slow jobs it is nothing, and priorities hold.
    */
   get ahead(): number {
-    if (this.limited) return 0
+    if (this.limited || this.exact || this.limit === 0) return 0
     return Math.min(aheadMax, Math.floor(this.pace * this.claimMillis * 3))
   }
 
@@ -182,6 +185,7 @@ export class Engine {
   /** Takes what a claim brought. `epoch` is whose claim it was: what an identity claimed that was lost is not ours. */
   take(queue: QueueState, rows: ReadonlyArray<ClaimedRow>, epoch: number): void {
     if (epoch !== this.epoch) return
+    const now = this.now()
     for (const row of rows) {
       const held: Held = {
         row,
@@ -189,7 +193,7 @@ export class Engine {
         worker: this.workerFor(row),
         epoch,
         phase: "buffered",
-        startedAt: 0,
+        startedAt: now,
         fiber: undefined,
         interruption: undefined,
         interruptedAt: 0,
@@ -289,6 +293,8 @@ export class Engine {
   /** Has a verdict written. */
   private end(held: Held, verdict: Attempt.Verdict | undefined): void {
     if (held.interruption === "lost") return this.forget(held)
+    // What goes back is older than what was claimed since, and has its turn before it.
+    if (verdict?.kind === "handed back") held.queue.marks.lower(held.row.priority, held.row.queued_at.getTime())
     const durationMillis = held.phase === "running" ? this.now() - held.startedAt : 0
     held.phase = "settling"
     held.fiber = undefined
@@ -356,9 +362,14 @@ export class Engine {
     }
   }
 
-  /** Hands back what was claimed ahead. */
-  handBack(): void {
+  /** Hands back what was claimed ahead: everything, or what has waited here for longer than a while. */
+  handBack(longerThanMillis = Number.NEGATIVE_INFINITY): void {
+    const before = this.now() - longerThanMillis
     for (const queue of this.queues.values()) {
+      const [first] = queue.buffer
+      if (first === undefined || first.startedAt > before) continue
+      // Its jobs take longer than they did when so many were claimed.
+      queue.pace = 0
       for (const held of queue.buffer.splice(0)) this.end(held, Attempt.handBack(held.row))
     }
   }

@@ -35,6 +35,9 @@ const settingsRounds = 5
 
 const longestPauseMillis = 5_000
 
+/** What was claimed ahead and has not begun after this goes back to where other nodes find it. */
+const longestAheadMillis = 500
+
 export const run = (options: Options): Effect.Effect<never> =>
   Effect.gen(function* () {
     const { engine, poke, stale } = options
@@ -60,6 +63,7 @@ export const run = (options: Options): Effect.Effect<never> =>
         continue
       }
       pauseMillis = 100
+      engine.handBack(longestAheadMillis)
       yield* Effect.timeoutOrElse(poke.await, {
         duration: Math.min(interval, Math.max(shortestPauseMillis, polled.success ?? interval)),
         orElse: () => Effect.void

@@ -89,7 +89,11 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   )
   yield* Heartbeat.register(engine, nodes)
   // On virtual time an idle node sleeps until something is due, so that a week is a few steps; it must be told then.
-  if (database.time === "clock") engine.scheduled = () => pokes.poll.openUnsafe()
+  if (database.time === "clock") {
+    engine.scheduled = () => pokes.poll.openUnsafe()
+    for (const queue of engine.queues.values()) queue.exact = true
+  }
+  const patience = database.time === "clock" ? "100 millis" : "5 seconds"
   const settle = Settle.make(database)
   const claim = claimOf(database)
 
@@ -146,8 +150,8 @@ export const make = Effect.fnUntraced(function* (options: Options) {
         Layer.effectDiscard(
           Effect.acquireRelease(Effect.void, () =>
             Effect.andThen(
-              Shutdown.run({ engine, nodes, grace: options.grace }),
-              Shutdown.within(Shutdown.writeTimeout, signals.flush)
+              Shutdown.run({ engine, nodes, grace: options.grace, patience }),
+              Shutdown.within(patience, signals.flush)
             )
           )
         ),
