@@ -233,7 +233,10 @@ const matching = (spec: Worker.Spec, expected: Expectation) =>
   )
 
 const missing = (spec: Worker.Spec, expected: Expectation) =>
-  Effect.flatMap(list({}), (jobs) => fail(spec, Report.missing(spec, expected, jobs)))
+  Effect.flatMap(Jobs.Jobs, ({ list }) =>
+    // The newest will tell.
+    Effect.flatMap(list({}, { limit: page }), (jobs) => fail(spec, Report.missing(spec, expected, jobs)))
+  )
 
 const fail = (spec: Worker.Spec, text: string) => Effect.fail(new AssertionFailed({ worker: spec.name, text }))
 

@@ -28,7 +28,11 @@ export const layer: Layer.Layer<Timeline, never, Jobs.Jobs | Runner.Runner> = La
     const changed = Latch.makeUnsafe(false)
     // What other fibers of the test enqueue meanwhile is due as well.
     yield* Effect.forkScoped(
-      Stream.runForEach(jobs.events, () => Effect.sync(() => changed.openUnsafe())),
+      Stream.runForEach(jobs.events, ({ _tag }) =>
+        Effect.sync(() => {
+          if (_tag === "Enqueued" || _tag === "Retried") changed.openUnsafe()
+        })
+      ),
       { startImmediately: true }
     )
     let end = 0
