@@ -55,6 +55,11 @@ export const parse = (
     for (const name of ["host", "data"] as const) {
       if (values[name] === "") return yield* new InvalidSettings({ problem: `--${name} must not be empty` })
     }
+    if (values.worker && !env["DATABASE_URL"]) {
+      return yield* new InvalidSettings({
+        problem: "--worker needs DATABASE_URL, the server that it shares with others"
+      })
+    }
     return {
       host: values.host ?? "127.0.0.1",
       port: yield* port(values.port, env["PORT"]),

@@ -30,7 +30,7 @@ describe("Settings", () => {
       })
       assert.strictEqual(yield* parse(["--help"]), "help")
       const worker = ["--worker", "--allow-private-addresses", "--time-zone", "Europe/Berlin", "--job-lease", "2"]
-      assert.deepStrictEqual(yield* parse(worker), {
+      assert.deepStrictEqual(yield* parse(worker, { DATABASE_URL: "postgres://host/db" }), {
         ...defaults,
         worker: true,
         allowPrivateAddresses: true,
@@ -53,6 +53,8 @@ describe("Settings", () => {
         [["--data="], {}],
         [["--captures-per-minute", "0"], {}],
         [["--worker=yes"], {}],
+        [["--worker"], {}],
+        [["--worker"], { DATABASE_URL: "" }],
         [["--time-zone", "Middle Earth"], {}],
         [["--time-zone", ""], {}],
         [["--job-lease", "0"], {}],
