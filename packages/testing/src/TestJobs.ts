@@ -69,9 +69,6 @@ export interface Enqueued<Args> extends Omit<Job.JobRecord, "args"> {
 /** The time in which the jobs of `layerManual` run. */
 export { Timeline }
 
-/** A worker, by its class. */
-type AnyWorker<Self, Name extends string, Args, Result> = Worker.WorkerClass<Self, Name, Args, Result>
-
 // --------------------------------------------------------------------------------------------------------------------
 // errors
 // --------------------------------------------------------------------------------------------------------------------
@@ -94,6 +91,24 @@ export class AssertionFailed extends Schema.TaggedError<AssertionFailed>("@coppi
  * Jobs that run when the test says so, on Effect's clock. Creates the tables if they are not there.
  *
  * Its `SqlClient` is that of the test: in a sandbox it belongs above `Sandbox.layer`.
+ *
+ * ```ts
+ * import { Worker } from "@coppice/jobs"
+ * import { Postgres } from "@coppice/postgres"
+ * import { TestJobs } from "@coppice/testing"
+ * import { Effect, Layer, Schema } from "effect"
+ *
+ * class Greet extends Worker.Service<Greet>()("Greet", { args: { name: Schema.String } }) {
+ *   static readonly layer = this.toLayer(Effect.succeed(({ args }) => Effect.log(`Hello, ${args.name}`)))
+ * }
+ *
+ * export const test = Effect.gen(function*() {
+ *   yield* Greet.enqueue({ name: "Ada" }, { scheduleIn: "1 hour" })
+ *   yield* TestJobs.assertEnqueued(Greet, { args: { name: "Ada" }, scheduledIn: "1 hour" })
+ *   const { completed } = yield* TestJobs.advance("2 hours")
+ *   return completed
+ * }).pipe(Effect.provide(Layer.provideMerge(TestJobs.layerManual({ workers: [Greet.layer] }), Postgres.layerTest)))
+ * ```
  */
 export const layerManual = <const Workers extends ReadonlyArray<Layer.Any>>(
   options: Runner.Options<Workers>
@@ -132,7 +147,7 @@ export type ManualLayer<Workers extends ReadonlyArray<Layer.Any>> =
  * As Oban's `assert_enqueued`.
  */
 export const assertEnqueued = <Self, Name extends string, Args, Result>(
-  worker: AnyWorker<Self, Name, Args, Result>,
+  worker: Worker.WorkerClass<Self, Name, Args, Result>,
   expected: Expected<Args> = {},
   options: Waiting = {}
 ): Effect.Effect<Enqueued<Args>, AssertionFailed | SqlError, Jobs.Jobs> =>
@@ -147,7 +162,7 @@ export const assertEnqueued = <Self, Name extends string, Args, Result>(
  * As Oban's `refute_enqueued`.
  */
 export const refuteEnqueued = <Self, Name extends string, Args, Result>(
-  worker: AnyWorker<Self, Name, Args, Result>,
+  worker: Worker.WorkerClass<Self, Name, Args, Result>,
   expected: Expected<Args> = {},
   options: Waiting = {}
 ): Effect.Effect<void, AssertionFailed | SqlError, Jobs.Jobs> =>
@@ -158,7 +173,7 @@ export const refuteEnqueued = <Self, Name extends string, Args, Result>(
 
 /** All jobs that are as expected, newest first. As Oban's `all_enqueued`. */
 export const allEnqueued = <Self, Name extends string, Args, Result>(
-  worker: AnyWorker<Self, Name, Args, Result>,
+  worker: Worker.WorkerClass<Self, Name, Args, Result>,
   expected: Expected<Args> = {}
 ): Effect.Effect<ReadonlyArray<Enqueued<Args>>, SqlError, Jobs.Jobs> =>
   Effect.map(matching(worker.spec, expected), (jobs) =>
@@ -188,9 +203,24 @@ export interface PerformOptions extends Runner.Attempted {
  * The args are encoded, become JSON, and are decoded; the handler has its timeout and its span, as in a queue. Args that do
  * not fit their schema, or that the database could not store, fail with `InvalidJob`, and an answer that could not be
  * recorded with `InvalidResult`. As Oban's `perform_job`.
+ *
+ * ```ts
+ * import { Job, Worker } from "@coppice/jobs"
+ * import { TestJobs } from "@coppice/testing"
+ * import { Effect, Schema } from "effect"
+ *
+ * class Divide extends Worker.Service<Divide>()("Divide", { args: { a: Schema.Int, b: Schema.Int } }) {
+ *   static readonly layer = this.toLayer(
+ *     Effect.succeed(({ args: { a, b } }) => (b === 0 ? Job.cancel("division by zero") : Effect.log(a / b)))
+ *   )
+ * }
+ *
+ * // { _tag: "Cancelled", reason: "division by zero" }
+ * export const outcome = TestJobs.perform(Divide, { a: 1, b: 0 }).pipe(Effect.provide(Divide.layer))
+ * ```
  */
 export const perform = <Self, Name extends string, Args, Result>(
-  worker: AnyWorker<Self, Name, Args, Result>,
+  worker: Worker.WorkerClass<Self, Name, Args, Result>,
   args: Args,
   { attempt, id, ...options }: PerformOptions = {}
 ): Effect.Effect<Runner.Outcome<Result>, NewJob.InvalidJob | Runner.InvalidResult, Self> =>
@@ -218,7 +248,8 @@ export const drain = <const O extends Runner.DrainOptions = {}>(
  * Lets virtual time pass. What becomes due in it runs at its instant: scheduled jobs, retries, and what jobs and other
  * fibers enqueue. A job that sleeps wakes up on the way, or goes on at the next `advance`.
  *
- * Answers how many attempts ended how. It stands on PGlite, where a query takes no time.
+ * Answers how many attempts ended how. It stands on PGlite, where a query takes no time, and not in a transaction, which
+ * its jobs could outlive.
  */
 export const advance = (
   duration: Duration.Input

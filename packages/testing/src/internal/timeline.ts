@@ -4,6 +4,7 @@
 import { Jobs, Runner } from "@coppice/jobs"
 import { Pglite } from "@coppice/postgres"
 import { Clock, Context, Duration, Effect, type Fiber, Latch, Layer, Stream } from "effect"
+import { SqlClient } from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 
 type Counts = Runner.Drained
@@ -19,11 +20,12 @@ export class Timeline extends Context.Service<
   }
 >()("@coppice/testing/Timeline") {}
 
-export const layer: Layer.Layer<Timeline, never, Jobs.Jobs | Runner.Runner> = Layer.effect(
+export const layer: Layer.Layer<Timeline, never, Jobs.Jobs | Runner.Runner | SqlClient> = Layer.effect(
   Timeline,
   Effect.gen(function* () {
     const jobs = yield* Jobs.Jobs
     const runner = yield* Runner.Runner
+    const sql = yield* SqlClient
     const scope = yield* Effect.scope
     const changed = Latch.makeUnsafe(false)
     // What other fibers of the test enqueue meanwhile is due as well.
@@ -53,6 +55,8 @@ export const layer: Layer.Layer<Timeline, never, Jobs.Jobs | Runner.Runner> = La
 
     return {
       advance: Effect.fnUntraced(function* (duration) {
+        const transaction = yield* Effect.serviceOption(sql.transactionService)
+        if (transaction._tag === "Some") return yield* Effect.die(new Error(inTransaction))
         const length = Duration.fromInputUnsafe(duration)
         end = (yield* Clock.currentTimeMillis) + Duration.toMillis(length)
         // A job that still sleeps since the last time goes on, and so does the fiber that waits for it.
@@ -69,6 +73,9 @@ export const layer: Layer.Layer<Timeline, never, Jobs.Jobs | Runner.Runner> = La
     }
   })
 )
+
+const inTransaction =
+  "Time cannot advance inside a transaction, which the jobs that run meanwhile could outlive: advance after it, or drain"
 
 const nothing: Counts = {
   completed: 0,
