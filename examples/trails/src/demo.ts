@@ -11,7 +11,7 @@ import * as AppProcess from "./demo/AppProcess.ts"
 import * as Client from "./demo/Client.ts"
 import * as PageServer from "./demo/PageServer.ts"
 import { check, end, scene, seconds, tell } from "./demo/Story.ts"
-import { processes } from "./demo/Processes.ts"
+import * as Processes from "./demo/Processes.ts"
 import type { TrailId } from "./Trail.ts"
 
 /** Captures per minute: little enough to run into it, enough for the rest of the story. */
@@ -63,6 +63,7 @@ const story = Effect.gen(function* () {
   yield* allThere(client, trail.id, acknowledged)
 
   scene("Five quiet seconds")
+  const processes = yield* Effect.forkScoped(Processes.start(args))
   // The supervisor's window is real time in another process: nothing here could make it pass faster.
   yield* Effect.sleep("5 seconds")
   tell("Five restarts within five seconds is what the supervisor puts up with. Now they are forgotten.")
@@ -119,7 +120,7 @@ const story = Effect.gen(function* () {
   const [stopped, { code }] = yield* Effect.timed(third.ended)
   check(`it stopped in order within ${seconds(Duration.toMillis(stopped))}, exit code ${code}`, code === 0)
 
-  yield* processes(args)
+  yield* Processes.story(yield* Fiber.join(processes))
 }).pipe(Effect.scoped)
 
 const folder = Effect.acquireRelease(

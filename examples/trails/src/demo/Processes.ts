@@ -15,18 +15,28 @@ const Database = Jobs.layerClient.pipe(
   Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({})))
 )
 
-/** Told to its end, with whatever was started gone. */
-export const processes = Effect.fnUntraced(function* (args: ReadonlyArray<string>) {
+/** What the story needs, which takes a while to start; all of it is gone when the scope closes. */
+export const start = Effect.fnUntraced(function* (args: ReadonlyArray<string>) {
   const services = yield* Effect.provideService(Layer.build(Database), References.MinimumLogLevel, "Warning")
   const database = Redacted.value(Context.get(services, Postgres.Server).url())
   const answers = yield* Latch.make(false)
   const web = yield* PageServer.start(answers.await)
-
-  scene("The application and a worker process share a database")
   const [app, worker] = yield* Effect.all(
     [AppProcess.startOn(database, args), AppProcess.startOn(database, ["--worker", ...args])],
     { concurrency: 2 }
   )
+  return { services, answers, web, app, worker }
+})
+
+/** Told to its end. */
+export const story = Effect.fnUntraced(function* ({
+  answers,
+  app,
+  services,
+  web,
+  worker
+}: Effect.Success<ReturnType<typeof start>>) {
+  scene("The application and a worker process share a database")
   const client = yield* Client.make(app.url)
   const trail = yield* client.trails.create({ payload: { name: "Field notes" } })
   const params = { id: trail.id }
@@ -41,13 +51,15 @@ export const processes = Effect.fnUntraced(function* (args: ReadonlyArray<string
   yield* worker.signal("SIGKILL")
   yield* worker.ended
   yield* answers.open
-  const acknowledged = yield* Fiber.join(captures)
-  const [took, pages] = yield* Effect.timed(Client.untilFetched(client, trail.id))
+  const [took, acknowledged] = yield* Effect.timed(
+    Effect.tap(Fiber.join(captures), () => Client.untilFetched(client, trail.id))
+  )
+  const pages = yield* Client.untilFetched(client, trail.id)
   const titled = pages.filter(({ description, title }) => title !== null && description !== null).length
   const twice = [...web.asked.values()].filter((times) => times > 1).length
   check(`${acknowledged.length} of ${urls.length} captures were acknowledged`, acknowledged.length === urls.length)
   check(
-    `${titled} of them have title and description ${seconds(Duration.toMillis(took))} later`,
+    `${titled} of them have title and description ${seconds(Duration.toMillis(took))} after that`,
     titled === urls.length
   )
   check(`${twice} pages were asked again, which the worker had taken with it`, twice > 0)
@@ -70,4 +82,4 @@ export const processes = Effect.fnUntraced(function* (args: ReadonlyArray<string
   })
   tell(`The digest of ${digest?.day}: ${digest?.pages} pages in ${digest?.trails} trail.`)
   check("every page is counted", digest?.pages === urls.length)
-}, Effect.scoped)
+})
