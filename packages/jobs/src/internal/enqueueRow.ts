@@ -5,6 +5,7 @@
  */
 import { DateTime, Duration, Option, type Schema } from "effect"
 import { type Enqueued, InvalidJob, type NewJob, type Rejected } from "../NewJob.ts"
+import type { Spec } from "../Worker.ts"
 import { findUnstorable, type Problem, problemOf, storedSize } from "./json.ts"
 import { keyOf, longest, type Rule, ruleOf } from "./unique.ts"
 
@@ -89,6 +90,29 @@ export class Rows {
     this.profiles.set(key, profile)
     return profile
   }
+}
+
+/** What is wrong with what a worker says of its jobs, whatever their args are. */
+export const checkSpec = (spec: Spec): InvalidJob | undefined => {
+  const { argsVersion, maxAttempts, meta, name: worker, priority, queue, tags, unique } = spec
+  const job: NewJob = {
+    "~coppice/jobs/NewJob": true,
+    worker,
+    argsVersion,
+    args: { _tag: "Valid", value: {} },
+    queue,
+    priority,
+    maxAttempts,
+    tags,
+    meta,
+    partition: undefined,
+    unique,
+    scheduleAt: undefined,
+    scheduleIn: undefined
+  }
+  const rule = unique === undefined ? undefined : ruleOf(unique)
+  const problem = profileProblem(job) ?? (rule !== undefined && "problem" in rule ? rule : undefined)
+  return problem === undefined ? undefined : invalid(job, problem)
 }
 
 /** The parameters of the inserting statement, from `$2` on. */

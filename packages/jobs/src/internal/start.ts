@@ -17,6 +17,7 @@ import * as Cron from "./crontab.ts"
 import * as Database from "./database.ts"
 import { Engine } from "./engine.ts"
 import * as Enqueue from "./enqueue.ts"
+import { checkSpec } from "./enqueueRow.ts"
 import { Hub } from "./hub.ts"
 import { Jobs } from "./jobsService.ts"
 import { count, positive } from "./options.ts"
@@ -57,6 +58,11 @@ export const node = Effect.fnUntraced(function* <Workers extends ReadonlyArray<L
   const connections = yield* count("connections", options.connections ?? 4)
   const retention = yield* Retention.limits(options.retention)
   const cron = yield* CronEntry.prepareAll(options.cron ?? [])
+  const workers = workersIn(context)
+  for (const { spec } of workers.values()) {
+    const problem = checkSpec(spec)
+    if (problem !== undefined) return yield* problem
+  }
   if (options.migrate ?? true) yield* Migrations.run
   const hub = new Hub(context)
   const engine = new Engine({
@@ -67,7 +73,7 @@ export const node = Effect.fnUntraced(function* <Workers extends ReadonlyArray<L
         typeof queue === "number" ? { limit: queue } : queue
       ])
     ),
-    workers: workersIn(context),
+    workers,
     hub,
     services: context
   })
@@ -98,7 +104,12 @@ export const node = Effect.fnUntraced(function* <Workers extends ReadonlyArray<L
  * a few steps.
  */
 const defaults = {
-  database: { lease: "30 seconds", pollInterval: "1 second", shutdownGrace: "15 seconds", maintenanceInterval: "1 minute" },
+  database: {
+    lease: "30 seconds",
+    pollInterval: "1 second",
+    shutdownGrace: "15 seconds",
+    maintenanceInterval: "1 minute"
+  },
   clock: { lease: "1 day", pollInterval: "1 hour", shutdownGrace: 0, maintenanceInterval: "1 day" }
 } as const
 

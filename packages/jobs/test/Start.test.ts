@@ -1,0 +1,62 @@
+import { Jobs, JobsConfig, Worker } from "@coppice/jobs"
+import { Postgres } from "@coppice/postgres"
+import { assert, describe, layer } from "@effect/vitest"
+import { Effect, Layer, Schema } from "effect"
+
+const worker = (definition: { readonly priority?: number; readonly queue?: string; readonly maxAttempts?: number }) => {
+  class Odd extends Worker.Service<Odd>()("Odd", { args: {}, ...definition }) {
+    static readonly layer = this.toLayer(Effect.succeed(() => Effect.void))
+  }
+  return Odd.layer
+}
+
+const start = (options: Partial<Jobs.Options<[ReturnType<typeof worker>]>>) =>
+  Layer.build(Jobs.layer({ queues: { default: 10 }, workers: [worker({})], ...options })).pipe(
+    Effect.scoped,
+    Effect.flip,
+    Effect.map(({ message }) => message)
+  )
+
+layer(Postgres.layerTest.pipe(Layer.provideMerge(Layer.succeed(JobsConfig.TimeSource, "clock"))))(
+  "a node whose options make no sense does not start, and says why",
+  (it) => {
+    describe("it refuses", () => {
+      for (const [name, options, expected] of [
+        [
+          "a worker's priority",
+          { workers: [worker({ priority: 12 })] },
+          "options.priority must be an integer from 0 to 9"
+        ],
+        ["a worker's queue without a name", { workers: [worker({ queue: "" })] }, "options.queue must be a text"],
+        ["no attempts", { workers: [worker({ maxAttempts: 0 })] }, "options.maxAttempts must be an integer from 1"],
+        ["a lease that never ends", { lease: Infinity }, "lease is Infinity"],
+        ["no connections", { connections: 0 }, "connections is 0"],
+        ["half a rescue", { maxRescues: 0.5 }, "maxRescues is 0.5"],
+        ["a queue with a negative limit", { queues: { default: -1 } }, 'Queue "default"'],
+        ["a retention of minus a day", { retention: { completed: { age: -86_400_000 } } }, "completed.age"]
+      ] as const) {
+        it.effect(name, () => Effect.map(start(options), (message) => assert.include(message, expected)))
+      }
+      it.effect("a schema with a quote in its name", () =>
+        start({}).pipe(
+          Effect.provideService(JobsConfig.SchemaName, 'a"b'),
+          Effect.map((message) => assert.include(message, "cannot be the schema of a job queue"))
+        )
+      )
+      it.effect("a cron entry that never fires", () =>
+        Effect.map(
+          start({
+            cron: [
+              {
+                name: "never",
+                expression: "0 0 30 2 *",
+                job: class extends Worker.Service<never>()("Any", { args: { n: Schema.Int } }) {}.job({ n: 1 })
+              }
+            ]
+          }),
+          (message) => assert.include(message, '"never"')
+        )
+      )
+    })
+  }
+)
