@@ -156,6 +156,35 @@ layer(Database, { excludeTestServices: true })("runners on a server", (it) => {
     )
   )
 
+  it.effect("give up what they have when they were declared dead, and go on as another node", () =>
+    run(
+      Effect.gen(function* () {
+        const runner = yield* Runner.Runner
+        const jobs = yield* Jobs.Jobs
+        const { reached } = yield* Door
+        const sql = yield* SqlClient.SqlClient
+        const [first] = yield* Waits.enqueueMany([{}])
+        yield* Count.enqueue({ n: 1 }, { priority: 9 })
+        const fiber = yield* Effect.forkChild(runner.drain())
+        yield* Deferred.await(reached)
+        const [before] = yield* sql<{ readonly id: string }>`select id from jobs.nodes`
+        yield* sql`update jobs.nodes set stopped_at = statement_timestamp()`
+        yield* sql`update jobs.jobs set lease = lease + 1 where queue = 'waits'`
+        // Has the heartbeat look at once.
+        yield* jobs.cancel({ state: "executing" })
+        yield* Effect.repeat(sql`select id from jobs.nodes where id <> ${before?.id}`, {
+          until: (rows) => rows.length > 0
+        })
+        const counts = yield* Fiber.join(fiber)
+        assert.deepStrictEqual([counts.lost, counts.completed], [1, 1])
+        assert(first?._tag === "Inserted")
+        assert.strictEqual((yield* jobs.get(first.id)).lease, 2)
+        yield* sql`delete from jobs.jobs`
+        yield* sql`delete from jobs.nodes`
+      })
+    )
+  )
+
   it.effect("show what they did in a transaction when it has committed", () =>
     run(
       Effect.gen(function* () {

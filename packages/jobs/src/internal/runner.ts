@@ -40,7 +40,8 @@ interface Held {
 
 /** A node while it is registered. */
 export interface Node {
-  readonly id: string
+  /** Another one after it was declared dead. */
+  id: string
   readonly held: Map<number, Held>
 }
 
@@ -50,6 +51,10 @@ export type Later = "keep" | "end"
 /** As `Jobs.layer` has it by default. Only running nodes rescue, so how often a job may be rescued is theirs to say. */
 const lease = Nodes.lease(Duration.seconds(30))
 const maxRescues = 3
+
+/** How long a heartbeat waits for its answer, and until the next one after it failed. */
+const answerTimeout = Duration.seconds(2)
+const retryPause = Duration.seconds(1)
 
 /** A node that has no row in the table of nodes. */
 const nobody = "00000000-0000-0000-0000-000000000000"
@@ -78,44 +83,59 @@ export const make = ({ asked, client, cron, hub, name, workers }: Options) => {
       (node) =>
         // What nobody else can see before the commit, nobody takes away.
         Effect.flatMap(inTransaction, (inside) => (inside ? use(node) : Effect.raceFirst(use(node), heartbeat(node)))),
-      ({ id }) =>
+      (node) =>
         virtual
           ? Effect.void
           : // It counts as dead before long in any case.
-            Effect.catch(statements.leave(id), (error) =>
+            Effect.catch(statements.leave(node.id), (error) =>
               Effect.logDebug("A runner could not say that it is gone", error)
             )
     )
 
-  /** Says that the node lives, and learns what others want of its jobs. */
+  /** Says that the node lives, learns what others want of its jobs, and gives them up before others may take them. */
   const heartbeat = (node: Node): Effect.Effect<never> =>
     Effect.gen(function* () {
+      let sent = yield* Clock.monotonicTimeNanos
+      let pause = lease.interval
       while (true) {
-        yield* virtual
-          ? asked.await
-          : Effect.timeoutOrElse(asked.await, { duration: lease.interval, orElse: () => Effect.void })
+        yield* virtual ? asked.await : Effect.timeoutOrElse(asked.await, { duration: pause, orElse: () => Effect.void })
         asked.closeUnsafe()
+        const began = yield* Clock.monotonicTimeNanos
         const held = [...node.held]
         const beaten = yield* Effect.result(
-          nodes.beat(
-            node.id,
-            held.map(([id]) => id),
-            held.map(([, { lease }]) => lease)
-          )
+          Effect.timeoutOrElse(beat(node, held), {
+            duration: answerTimeout,
+            orElse: () => Effect.fail(`no answer within ${Duration.format(answerTimeout)}`)
+          })
         )
         if (beaten._tag === "Failure") {
           yield* Effect.logWarning("A heartbeat failed", beaten.failure)
+          const silentFor = Duration.nanos((yield* Clock.monotonicTimeNanos) - sent)
+          if (!virtual && Duration.isGreaterThan(silentFor, lease.fence))
+            for (const [, one] of held) interrupt(one, "lost")
+          pause = retryPause
           continue
         }
-        const { cancel, lost, registered } = beaten.success
-        for (const [id, one] of held) {
-          // What was settled meanwhile is not ours any more either.
-          if (node.held.get(id) !== one) continue
-          if (lost.includes(id) || !(registered || virtual)) interrupt(one, "lost")
-          else if (cancel.includes(id)) interrupt(one, "cancel")
-        }
+        sent = began
+        pause = lease.interval
       }
     })
+
+  const beat = Effect.fnUntraced(function* (node: Node, held: ReadonlyArray<readonly [number, Held]>) {
+    const { cancel, lost, registered } = yield* nodes.beat(
+      node.id,
+      held.map(([id]) => id),
+      held.map(([, { lease }]) => lease)
+    )
+    const dead = !virtual && !registered
+    for (const [id, one] of held) {
+      // What was settled meanwhile is not ours any more either.
+      if (node.held.get(id) !== one) continue
+      if (dead || lost.includes(id)) interrupt(one, "lost")
+      else if (cancel.includes(id)) interrupt(one, "cancel")
+    }
+    if (dead) node.id = yield* nodes.register(name)
+  })
 
   /** The handler's exit, and what interrupted it if it was not itself. */
   const runHandler = Effect.fnUntraced(function* (node: Node, worker: Worker, job: Job, trace: string | null) {
