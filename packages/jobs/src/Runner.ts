@@ -18,9 +18,10 @@ import { hostname } from "node:os"
 import { type Attempted, attemptOnce, type InvalidResult } from "./internal/attemptOnce.ts"
 import type * as Crontab from "./Crontab.ts"
 import * as Drain from "./internal/drain.ts"
-import * as Cron from "./internal/runnerCron.ts"
+import { checkSpec } from "./internal/enqueueRow.ts"
 import * as Inline from "./internal/inline.ts"
 import * as Internal from "./internal/runner.ts"
+import * as Cron from "./internal/runnerCron.ts"
 import * as Start from "./internal/start.ts"
 import type { JobId, State } from "./Job.ts"
 import type { Jobs } from "./Jobs.ts"
@@ -239,6 +240,10 @@ const assemble = <const Workers extends ReadonlyArray<Layer.Any>>(
     Effect.gen(function* () {
       const parts = yield* Parts
       const workers = Start.workersIn(yield* Effect.context<never>())
+      for (const { spec } of workers.values()) {
+        const problem = checkSpec(spec)
+        if (problem !== undefined) return yield* problem
+      }
       const runner = Internal.make({ ...parts, workers, name: options.node ?? hostname() })
       parts.runner = runner
       return Drain.make(runner)

@@ -439,6 +439,18 @@ layer(Database)("a runner", (it) => {
   )
 })
 
+layer(Database)("the layer of a runner", (it) => {
+  it.effect("refuses a worker whose jobs could never be enqueued", () => {
+    class Odd extends Worker.Service<Odd>()("Odd", { args: {}, priority: 10 }) {
+      static readonly layer = this.toLayer(Effect.succeed(() => Effect.void))
+    }
+    return Effect.gen(function* () {
+      const error = yield* Effect.flip(Layer.build(Runner.layer({ workers: [Odd.layer] })))
+      assert.match(error.message, /priority.*from 0 to 9/)
+    })
+  })
+})
+
 layer(Database)("a runner inside a transaction", (it) => {
   it.effect("is a part of it, with a savepoint for each job", () =>
     run(
