@@ -50,9 +50,9 @@ const describe = (event: JobEvent): string => {
     case "Completed":
       return `${job} completed in ${Duration.format(event.duration)}`
     case "Retryable":
-      return `${job} failed at attempt ${event.attempt} and is tried again in ${Duration.format(event.retryIn)}: ${event.message}`
+      return `${job} failed at attempt ${event.attempt} and is tried again in ${Duration.format(event.retryIn)}: ${firstLine(event.message)}`
     case "Discarded":
-      return `${job} is discarded at attempt ${event.attempt}: ${event.message}`
+      return `${job} is discarded at attempt ${event.attempt}: ${firstLine(event.message)}`
     case "Cancelled":
       return `${job} is cancelled: ${event.reason}`
     case "Snoozed":
@@ -79,3 +79,6 @@ const describe = (event: JobEvent): string => {
       return `${job} ${event._tag}`
   }
 }
+
+/** The whole of it, which may be a stack, is in the annotations. */
+const firstLine = (message: string): string => message.split("\n", 1)[0] ?? ""

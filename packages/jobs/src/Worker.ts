@@ -91,6 +91,9 @@ export interface Failure {
   readonly cause: Cause.Cause<unknown>
 }
 
+/** Decides how long to wait until the next attempt. */
+export type Backoff = (failure: Failure) => Duration.Input | Effect.Effect<Duration.Input>
+
 /** What a worker says of its jobs. */
 export interface Definition<Args extends ArgsInput, Result extends Schema.Top> {
   /** How args look. They are stored as the schema's JSON, and decoded when the job is claimed. */
@@ -116,8 +119,11 @@ export interface Definition<Args extends ArgsInput, Result extends Schema.Top> {
   readonly timeout?: Duration.Input | undefined
   /** How long an attempt may take until a `slow` event tells of it. Defaults to one minute. */
   readonly slowAfter?: Duration.Input | undefined
-  /** How long to wait after a failed attempt. Defaults to Oban's 15 s + 2^attempt s, and up to a tenth more. */
-  readonly backoff?: ((failure: Failure) => Duration.Input) | undefined
+  /**
+   * How long to wait after a failed attempt; an effect where chance is to play a part. Defaults to Oban's 15 s + 2^attempt
+   * s, and up to a tenth more.
+   */
+  readonly backoff?: Backoff | undefined
   /** Whose turn this job is in a queue with limits per partition, such as a tenant. Defaults to no partition. */
   readonly partition?: ((args: ArgsOf<Args>) => string) | undefined
 }
@@ -147,7 +153,7 @@ export interface Spec {
   readonly argsFields: ReadonlySet<string> | undefined
   readonly timeout: Duration.Duration | undefined
   readonly slowAfter: Duration.Duration
-  readonly backoff: ((failure: Failure) => Duration.Input) | undefined
+  readonly backoff: Backoff | undefined
   readonly decodeArgs: (json: unknown) => Exit.Exit<unknown, Schema.SchemaError>
   readonly encodeArgs: (args: unknown) => Exit.Exit<unknown, Schema.SchemaError>
   /** Absent where the answer is not recorded. */

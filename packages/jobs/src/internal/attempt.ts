@@ -296,7 +296,10 @@ const backoffOf = Effect.fnUntraced(function* (
   const { backoff } = worker.spec
   if (backoff === undefined) return yield* usual
   const chosen = yield* Effect.exit(
-    Effect.sync(() => Duration.fromInputUnsafe(backoff({ attempt, maxAttempts, error, cause })))
+    Effect.suspend(() => {
+      const wanted = backoff({ attempt, maxAttempts, error, cause })
+      return Effect.map(Effect.isEffect(wanted) ? wanted : Effect.succeed(wanted), Duration.fromInputUnsafe)
+    })
   )
   if (Exit.isSuccess(chosen) && isPossible(chosen.value)) return { delay: chosen.value, problem: "" }
   const why = Exit.isFailure(chosen) ? textOf(chosen.cause, messageLimit) : "it is more than 100 years"

@@ -4,7 +4,7 @@
  * A notification in the user's transaction would make all commits of the database wait for each other. This one is sent by
  * a fiber of its own; if the process dies in between, the poll finds what it would have told.
  */
-import { Effect, Latch } from "effect"
+import { Cause, Effect, Latch } from "effect"
 import type { Signal } from "./client.ts"
 import type { Database } from "./database.ts"
 
@@ -72,7 +72,11 @@ export class Signals {
     this.others.clear()
     return Effect.forEach(messages, (message) => this.send(message), { discard: true })
   }).pipe(
-    Effect.catch((error) => Effect.logDebug("A notification of new jobs could not be sent; the poll finds them", error))
+    // A database that is restarting may answer with a defect. Whatever it is, the poll makes up for it.
+    Effect.catchCauseIf(
+      (cause) => !Cause.hasInterruptsOnly(cause),
+      (cause) => Effect.logDebug("A notification of new jobs could not be sent; the poll finds them", cause)
+    )
   )
 
   send(message: Message) {
