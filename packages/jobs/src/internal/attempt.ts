@@ -3,7 +3,7 @@
  */
 import { Cause, Context, DateTime, Duration, Effect, Exit, Option, References, Schema, type Tracer } from "effect"
 import { Headers, HttpTraceContext } from "effect/http"
-import { Cancel, type CronTick, Discard, type Job, type JobId, Snooze } from "../Job.ts"
+import { Cancel, Discard, type Job, type JobId, Snooze } from "../Job.ts"
 import { defaultBackoff, type Running as Worker } from "../Worker.ts"
 import type { ClaimedRow } from "./claim.ts"
 import { textOf } from "./failureText.ts"
@@ -38,61 +38,27 @@ const shortestSnooze = Duration.seconds(1)
 export const decode = (worker: Worker, row: ClaimedRow, queue: string): Exit.Exit<Job, Schema.SchemaError> =>
   Exit.map(worker.spec.decodeArgs(row.args), (args) => toJob(row, queue, args))
 
-const toJob = (row: ClaimedRow, queue: string, args: unknown): Job => new ClaimedJob(row, queue, args)
-
-/** A job over its row: what few handlers ask for is made when they do. */
-class ClaimedJob implements Job {
-  readonly id: JobId
-  readonly worker: string
-  readonly queue: string
-  readonly args: unknown
-  readonly attempt: number
-  readonly maxAttempts: number
-  readonly priority: number
-  readonly lease: number
-  readonly #row: ClaimedRow
-
-  constructor(row: ClaimedRow, queue: string, args: unknown) {
-    // What identifies a row of the table is an id.
-    this.id = row.id as JobId
-    this.worker = row.worker
-    this.queue = queue
-    this.args = args
-    this.attempt = row.attempt
-    this.maxAttempts = row.max_attempts
-    this.priority = row.priority
-    this.lease = row.lease
-    this.#row = row
-  }
-
-  get tags(): Job["tags"] {
-    return this.#row.tags ?? []
-  }
-
-  get meta(): Job["meta"] {
-    // What `jsonb` gives is JSON.
-    return (this.#row.meta ?? {}) as Job["meta"]
-  }
-
-  get insertedAt(): DateTime.Utc {
-    return DateTime.fromDateUnsafe(this.#row.inserted_at)
-  }
-
-  get scheduledAt(): DateTime.Utc {
-    return DateTime.fromDateUnsafe(this.#row.scheduled_at)
-  }
-
-  get attemptedAt(): DateTime.Utc {
-    return DateTime.fromDateUnsafe(this.#row.attempted_at)
-  }
-
-  get cron(): CronTick | undefined {
-    const { cron_at, cron_name } = this.#row
-    return cron_name === null || cron_at === null
+const toJob = (row: ClaimedRow, queue: string, args: unknown): Job => ({
+  // What identifies a row of the table is an id.
+  id: row.id as JobId,
+  worker: row.worker,
+  queue,
+  args,
+  attempt: row.attempt,
+  maxAttempts: row.max_attempts,
+  priority: row.priority,
+  tags: row.tags ?? [],
+  // What `jsonb` gives is JSON.
+  meta: (row.meta ?? {}) as Job["meta"],
+  lease: row.lease,
+  insertedAt: DateTime.fromDateUnsafe(row.inserted_at),
+  scheduledAt: DateTime.fromDateUnsafe(row.scheduled_at),
+  attemptedAt: DateTime.fromDateUnsafe(row.attempted_at),
+  cron:
+    row.cron_name === null || row.cron_at === null
       ? undefined
-      : { name: cron_name, at: DateTime.fromDateUnsafe(cron_at) }
-  }
-}
+      : { name: row.cron_name, at: DateTime.fromDateUnsafe(row.cron_at) }
+})
 
 /** The handler's effect: within its timeout, in a span that goes on with the enqueuer's trace, with the job in its logs. */
 export const run = (worker: Worker, job: Job, trace: string | null): Effect.Effect<unknown, unknown> => {

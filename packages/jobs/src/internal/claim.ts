@@ -4,7 +4,7 @@
  * A claim locks with `for no key update skip locked`: nodes do not wait for each other, and a foreign key to a job does not
  * hide it. What a claim writes, the lease above all, is the fence of everything that the node does with the job later.
  */
-import { Effect } from "effect"
+import type { Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { releaseKeys } from "./columns.ts"
 import { type Database, now } from "./database.ts"

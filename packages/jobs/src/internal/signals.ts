@@ -73,9 +73,10 @@ export class Signals {
     return Effect.forEach(messages, (message) => this.send(message), { discard: true })
   }).pipe(
     // A database that is restarting may answer with a defect. Whatever it is, the poll makes up for it.
-    Effect.catchCauseIf(
-      (cause) => !Cause.hasInterruptsOnly(cause),
-      (cause) => Effect.logDebug("A notification of new jobs could not be sent; the poll finds them", cause)
+    Effect.catchCause((cause) =>
+      Cause.hasInterruptsOnly(cause)
+        ? Effect.interrupt
+        : Effect.logDebug("A notification of new jobs could not be sent; the poll finds them", cause)
     )
   )
 

@@ -1,7 +1,7 @@
 /**
  * Putting the service together, with a node behind it or without.
  */
-import { Context, Duration, Effect, Layer } from "effect"
+import { type Context, Duration, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { hostname } from "node:os"
 import * as JobLogger from "../JobLogger.ts"
