@@ -8,6 +8,7 @@
 import { PgClient } from "@effect/sql-pg"
 import { Clock, Effect, Queue, Random, Redacted, Schema } from "effect"
 import { Reactivity } from "effect/reactivity"
+import { scopedApart } from "./promptly.ts"
 import type { Message, Signals } from "./signals.ts"
 
 export interface Options {
@@ -46,7 +47,8 @@ export const run = (options: Options): Effect.Effect<never> =>
     while (true) {
       let heard = false
       const ended = yield* Effect.result(
-        Effect.scoped(
+        // To a connection that is dead it would say UNLISTEN, and wait for the answer.
+        scopedApart(
           listen(options, () => {
             heard = true
           })

@@ -6,6 +6,7 @@ import { PgClient } from "@effect/sql-pg"
 import { Clock, Effect, type Scope } from "effect"
 import { Reactivity } from "effect/reactivity"
 import type { SqlError } from "effect/sql/SqlError"
+import { closingWithin } from "./promptly.ts"
 
 /**
  * The queue's statements are made for index scans. A plan that was made while the table was empty would scan all of it,
@@ -19,6 +20,9 @@ const planner = {
   jit: "off"
 }
 
+/** How long connections that are still in use may take to close: longer only where the database does not answer. */
+const closeTimeout = "2 seconds"
+
 /** A pool to the database of a client, of at most so many connections. */
 export const make = (
   client: PgClient.PgClient,
@@ -29,6 +33,7 @@ export const make = (
   const open = (startupParameters: Readonly<Record<string, string>> | undefined) =>
     PgClient.make({
       ...config,
+      keepAlive: config.keepAlive ?? "10 seconds",
       startupParameters,
       minConnections: connections,
       maxConnections: connections,
@@ -39,5 +44,8 @@ export const make = (
       Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())
     )
   // A pooler may refuse parameters that it does not know. The queue works without them.
-  return Effect.catch(open({ ...config.startupParameters, ...planner }), () => open(config.startupParameters))
+  return closingWithin(
+    closeTimeout,
+    Effect.catch(open({ ...config.startupParameters, ...planner }), () => open(config.startupParameters))
+  )
 }

@@ -4,7 +4,7 @@
 import { Child, Supervisor } from "@coppice/supervision"
 import { PgClient } from "@effect/sql-pg"
 import { Clock, type Duration, Effect, Latch, Layer, Schema } from "effect"
-import { SqlClient } from "effect/sql"
+import type { SqlClient } from "effect/sql"
 import type * as Retention from "../Retention.ts"
 import * as Claim from "./claim.ts"
 import type { Client, Signal } from "./client.ts"
@@ -102,14 +102,15 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     maxRestarts: 10,
     within: "1 minute",
     children: [
-      Child.effect("heartbeat", Heartbeat.run({ engine, nodes, lease, asked: pokes.cancel })),
+      Child.effect("heartbeat", Heartbeat.run({ engine, nodes, lease, asked: pokes.cancel }), loop),
       Child.effect(
         "rescuer",
-        Rescuer.run({ engine, nodes: Nodes.make(database, lease, options.maxRescues), lease, available })
+        Rescuer.run({ engine, nodes: Nodes.make(database, lease, options.maxRescues), lease, available }),
+        loop
       ),
-      Child.effect("settler", Settler.run(engine, settle)),
-      Child.effect("notifier", signals.run),
-      Child.effect("listener", listen(application, database, signals, engine, pokes)),
+      Child.effect("settler", Settler.run(engine, settle), loop),
+      Child.effect("notifier", signals.run, loop),
+      Child.effect("listener", listen(application, database, signals, engine, pokes), loop),
       Child.effect(
         "poll",
         Poll.run({
@@ -120,9 +121,10 @@ export const make = Effect.fnUntraced(function* (options: Options) {
           available,
           poke: pokes.poll,
           stale: pokes.stale
-        })
+        }),
+        loop
       ),
-      Child.effect("maintenance", maintain(engine, client, options)),
+      Child.effect("maintenance", maintain(engine, client, options), loop),
       Child.effect(
         "cron",
         CronLoop.run({
@@ -131,7 +133,8 @@ export const make = Effect.fnUntraced(function* (options: Options) {
           node: { id: engine.id },
           lease,
           changed: pokes.cron
-        })
+        }),
+        loop
       ),
       Child.layer(
         "queues",
@@ -140,7 +143,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
           maxRestarts: 10,
           within: "1 minute",
           children: [...engine.queues.values()].map((queue) =>
-            Child.effect(queue.name, Producer.run(engine, queue, claim))
+            Child.effect(queue.name, Producer.run(engine, queue, claim), loop)
           )
         })
       ),
@@ -149,10 +152,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
         "shutdown",
         Layer.effectDiscard(
           Effect.acquireRelease(Effect.void, () =>
-            Effect.andThen(
-              Shutdown.run({ engine, nodes, grace: options.grace, patience }),
-              Shutdown.within(patience, signals.flush)
-            )
+            Shutdown.run({ engine, nodes, grace: options.grace, patience, tell: signals.flush })
           )
         ),
         { shutdown: "infinity" }
@@ -161,6 +161,9 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   })
   return { client, layer, signals }
 })
+
+/** When a node ends, what its loops still wait for is nothing to wait for long. */
+const loop = { shutdown: "1 second" } as const
 
 const uuid = (database: Database.Database) =>
   Effect.map(database.run<{ readonly id: string }>("select gen_random_uuid() as id"), ([row]) => row?.id ?? "")

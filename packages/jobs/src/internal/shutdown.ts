@@ -2,25 +2,34 @@
  * The orderly end of a node: it claims nothing more, gives back what it has not begun, lets its handlers finish for a
  * while, interrupts those that have not, and hands their jobs back with the attempt restored.
  */
-import { Clock, Duration, Effect } from "effect"
+import { Duration, Effect } from "effect"
 import type { Engine, Held } from "./engine.ts"
 import type * as Nodes from "./nodes.ts"
-import { promptly } from "./promptly.ts"
+import { promptly, within } from "./promptly.ts"
 
 export interface Options {
   readonly engine: Engine
   readonly nodes: ReturnType<typeof Nodes.make>
   /** By the clock of the jobs. */
   readonly grace: Duration.Duration
-  /** How long handlers that were interrupted may take to end, and how long the last verdicts to be written. */
+  /** How long handlers that were interrupted may take to end, and then how long the database may take for what is left. */
   readonly patience: Duration.Input
+  /** Sends what others are still to be told. */
+  readonly tell: Effect.Effect<void>
 }
 
-export const run = ({ engine, grace, nodes, patience }: Options): Effect.Effect<void> =>
+export const run = ({ engine, grace, nodes, patience, tell }: Options): Effect.Effect<void> =>
   Effect.gen(function* () {
     engine.stopping = true
     engine.handBack()
     const running = () => [...engine.held.values()].filter(({ phase }) => phase === "running")
+    const farewell = Effect.gen(function* () {
+      // What a claim still brings goes back as well.
+      yield* until(engine, () => engine.claiming === 0 && engine.unwritten.length === 0)
+      engine.gone = true
+      if (engine.id !== "") yield* Effect.ignore(nodes.stop(engine.id))
+      yield* tell
+    })
     const none = until(engine, () => running().length === 0)
     if (Duration.toMillis(grace) > 0) yield* promptly(none, grace, () => Effect.void)
     const late = running()
@@ -29,13 +38,8 @@ export const run = ({ engine, grace, nodes, patience }: Options): Effect.Effect<
     const stuck = running()
     if (stuck.length > 0)
       yield* Effect.logWarning(`${stuck.length} jobs do not end: ${describe(stuck)}. They are left to others`)
-    // What a claim still brings goes back as well.
-    yield* within(
-      patience,
-      until(engine, () => engine.claiming === 0 && engine.unwritten.length === 0)
-    )
+    yield* within(patience, farewell)
     engine.gone = true
-    if (engine.id !== "") yield* Effect.ignore(within(patience, nodes.stop(engine.id)))
     engine.registered = false
   })
 
@@ -46,14 +50,6 @@ const until = (engine: Engine, done: () => boolean): Effect.Effect<void> =>
       if (!done()) yield* engine.left.await
     }
   })
-
-/** What is waited for in a finalizer nothing else would end, and nobody moves a test clock any more. */
-export const within = <E>(duration: Duration.Input, effect: Effect.Effect<void, E>) =>
-  Effect.provideService(
-    promptly(effect, duration, () => Effect.void),
-    Clock.Clock,
-    Clock.Clock.defaultValue()
-  )
 
 const describe = (jobs: ReadonlyArray<Held>): string =>
   jobs
