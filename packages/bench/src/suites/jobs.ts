@@ -189,7 +189,7 @@ export const jobs: Suite = {
     steady: 3,
     finished: 1_000_000,
     scheduled: 100_000,
-    held: 30,
+    held: 20,
     idle: 20,
     memory: 100_000
   },
@@ -227,9 +227,9 @@ export const jobs: Suite = {
       ],
       [coppice, floor, notify, ...peers]
     ),
-    compare(aged, slower("aged"), [coppice, floor, graphileWorker, pgBoss], 1),
+    compare(aged, slower("aged"), [coppice, floor, pgBoss], 1),
     compare(held, slower("held snapshot"), [coppice, floor], 1),
-    compare(idleCost, [cost("idle", "statements/s", 2)], [coppice, ...postgresPeers], 1),
+    compare(idleCost, [cost("statements of a quiet node", "statements/s", 2)], [coppice, ...postgresPeers], 1),
     compare(
       memory,
       [
