@@ -133,8 +133,8 @@ export class Engine {
   gone = false
   /** By the monotonic clock: when the last heartbeat that succeeded was sent, and since when none has failed. */
   readonly beats = { sent: Number.NEGATIVE_INFINITY, steadySince: Number.POSITIVE_INFINITY }
-  /** Called when a job is to run again later. */
-  scheduled: () => void = () => {}
+  /** Called when a job is to run again after so many milliseconds. */
+  scheduled: (delayMillis: number) => void = () => {}
   /** Claims that are under way. */
   claiming = 0
   wakeUp: "listen" | "poll" = "poll"

@@ -50,7 +50,7 @@ export const make = (client: Client) => {
     return Effect.all(
       [
         Effect.forEach(queues, (queue) => client.signal({ _tag: "Jobs", queue }), { discard: true }),
-        client.database.time === "clock" ? client.signal({ _tag: "Due" }) : Effect.void,
+        client.database.time === "clock" || rows.some(isSoon) ? client.signal({ _tag: "Due" }) : Effect.void,
         events.length === 0 ? Effect.void : client.emit(events)
       ],
       { discard: true }
@@ -109,3 +109,6 @@ const traceparent: Effect.Effect<string | null> = Effect.match(Effect.currentPar
       ? `00-${traceId}-${spanId}-${sampled ? "01" : "00"}`
       : null
 })
+
+/** Whether it may be due before the next poll looks when something will be. */
+const isSoon = ({ delay }: Row): boolean => delay !== undefined && delay > 0 && delay < 2_000

@@ -3,7 +3,7 @@
  */
 import { Child, Supervisor } from "@coppice/supervision"
 import { PgClient } from "@effect/sql-pg"
-import { Clock, type Duration, Effect, Latch, Layer, Schema } from "effect"
+import { Clock, Duration, Effect, Latch, Layer, Schema } from "effect"
 import type { SqlClient } from "effect/sql"
 import type * as Retention from "../Retention.ts"
 import * as Claim from "./claim.ts"
@@ -88,9 +88,13 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     Object.fromEntries(Array.from(engine.queues, ([name, { options }]) => [name, options]))
   )
   yield* Heartbeat.register(engine, nodes)
-  // On virtual time an idle node sleeps until something is due, so that a week is a few steps; it must be told then.
+  // What is due before the next poll, that must be told. On virtual time, where an idle node sleeps until something is due so
+  // that a week is a few steps, it is everything.
+  const told = database.time === "clock" ? Number.POSITIVE_INFINITY : Duration.toMillis(options.pollInterval)
+  engine.scheduled = (delayMillis) => {
+    if (delayMillis < told) pokes.poll.openUnsafe()
+  }
   if (database.time === "clock") {
-    engine.scheduled = () => pokes.poll.openUnsafe()
     for (const queue of engine.queues.values()) queue.exact = true
   }
   const patience = database.time === "clock" ? "100 millis" : "5 seconds"

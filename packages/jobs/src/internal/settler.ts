@@ -173,7 +173,7 @@ const conclude = (engine: Engine, ended: ReadonlyArray<Ended>, written: Written)
     if (held.queue.limited) held.queue.look()
     const end = written.get(held.row.id)
     const state = end?.state
-    if (state === "retryable" || state === "scheduled") engine.scheduled()
+    if (state === "retryable" || state === "scheduled") engine.scheduled(one.verdict?.line.delayMillis ?? 0)
     const worker = held.row.worker
     const queue = held.queue.name
     if (held.worker !== undefined) {
