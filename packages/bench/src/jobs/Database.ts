@@ -27,7 +27,7 @@ export const fresh = (url: string): Effect.Effect<string, never, Scope.Scope> =>
   })
 
 /** Runs statements one after another in a session of their own. */
-export const once = (url: string, ...statements: ReadonlyArray<string>): Effect.Effect<void> =>
+const once = (url: string, ...statements: ReadonlyArray<string>): Effect.Effect<void> =>
   Effect.scoped(Effect.flatMap(session(url), (connection) => inOrder(connection, statements)))
 
 /** Runs statements without parameters one after another. */
