@@ -2,6 +2,7 @@ import { Job, Jobs, type NewJob, Worker } from "@coppice/jobs"
 import { Pglite } from "@coppice/postgres"
 import { assert, layer } from "@effect/vitest"
 import { Cause, Duration, Effect, Layer, Schema } from "effect"
+import { SqlClient } from "effect/sql"
 import { Virtual } from "./fixtures/engine.ts"
 
 /** Builds something with a `cause` in a `cause`, and so on. */
@@ -92,6 +93,10 @@ class Fine extends Worker.Service<Fine>()("Fine", { args: {} }) {
   static readonly layer = this.toLayer(Effect.succeed(() => Effect.void))
 }
 
+class Odd extends Worker.Service<Odd>()("Odd", { args: {} }) {
+  static readonly layer = this.toLayer(Effect.succeed(() => Effect.void))
+}
+
 class NoEffect extends Worker.Service<NoEffect>()("NoEffect", { args: { what: Schema.Int } }) {
   static readonly layer = this.toLayer(
     // What no type checker has seen.
@@ -167,7 +172,8 @@ class Backoff extends Worker.Service<Backoff>()("Backoff", {
 
 const Node = Jobs.layer({
   queues: { default: 50 },
-  workers: [Bad.layer, Fine.layer, NoEffect.layer, Answer.layer, Snoozer.layer, Backoff.layer],
+  workers: [Bad.layer, Fine.layer, Odd.layer, NoEffect.layer, Answer.layer, Snoozer.layer, Backoff.layer],
+  lease: "30 seconds",
   log: "none"
 }).pipe(Layer.provideMerge(Virtual))
 
@@ -258,4 +264,36 @@ layer(Node)("what handlers may do to the queue", (it) => {
       }
     })
   )
+
+  for (const [code, what] of [
+    ["22P05", "data that it cannot store"],
+    ["P0001", "something of its own"],
+    ["XX000", "an error inside of it"]
+  ]) {
+    it.effect(`an end that the database refuses for ${what} harms no other, and the job comes back`, () =>
+      Effect.gen(function* () {
+        const jobs = yield* Jobs.Jobs
+        const sql = yield* SqlClient.SqlClient
+        yield* sql.unsafe(`
+          create or replace function refuse() returns trigger language plpgsql as $$
+          begin
+            if new.worker = 'Odd' then raise exception 'no' using errcode = '${code}'; end if;
+            return new;
+          end $$`)
+        yield* sql`create trigger refuse before insert on jobs.jobs_history for each row execute function refuse()`
+        const [odd] = yield* jobs.enqueueMany([
+          Odd.job({}),
+          ...Array.from({ length: 40 }, (_, n) => (n % 2 === 0 ? Fine.job({}) : Answer.job({ what: "fine" })))
+        ])
+        const id = odd?._tag === "Inserted" ? odd.id : assert.fail()
+        yield* Pglite.advance("5 seconds")
+        const states = (yield* jobs.list({ worker: ["Fine", "Answer"] }, { limit: 1_000 })).map(({ state }) => state)
+        assert.deepStrictEqual([...new Set(states)], ["completed"])
+        assert.strictEqual((yield* jobs.get(id)).state, "executing")
+        yield* sql`drop trigger refuse on jobs.jobs_history`
+        yield* Pglite.advance("1 minute")
+        assert.deepInclude(yield* jobs.get(id), { state: "completed", attempt: 1 })
+      })
+    )
+  }
 })
