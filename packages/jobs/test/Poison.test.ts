@@ -1,7 +1,7 @@
 import { Job, Jobs, type NewJob, Worker } from "@coppice/jobs"
 import { Pglite } from "@coppice/postgres"
 import { assert, layer } from "@effect/vitest"
-import { Cause, Duration, Effect, Layer, Schema } from "effect"
+import { Cause, Duration, Effect, Layer, Schema, SchemaTransformation } from "effect"
 import { SqlClient } from "effect/sql"
 import { Virtual } from "./fixtures/engine.ts"
 
@@ -93,6 +93,23 @@ class Fine extends Worker.Service<Fine>()("Fine", { args: {} }) {
   static readonly layer = this.toLayer(Effect.succeed(() => Effect.void))
 }
 
+/** Its args cannot be looked at. */
+const Explosive = Schema.String.pipe(
+  Schema.decodeTo(
+    Schema.String,
+    SchemaTransformation.transform({
+      decode: (text: string): string => {
+        throw new Error(`no ${text}`)
+      },
+      encode: (text: string) => text
+    })
+  )
+)
+
+class Mined extends Worker.Service<Mined>()("Mined", { args: { explosive: Explosive } }) {
+  static readonly layer = this.toLayer(Effect.succeed(() => Effect.void))
+}
+
 class Odd extends Worker.Service<Odd>()("Odd", { args: {} }) {
   static readonly layer = this.toLayer(Effect.succeed(() => Effect.void))
 }
@@ -172,7 +189,7 @@ class Backoff extends Worker.Service<Backoff>()("Backoff", {
 
 const Node = Jobs.layer({
   queues: { default: 50 },
-  workers: [Bad.layer, Fine.layer, Odd.layer, NoEffect.layer, Answer.layer, Snoozer.layer, Backoff.layer],
+  workers: [Bad.layer, Fine.layer, Odd.layer, Mined.layer, NoEffect.layer, Answer.layer, Snoozer.layer, Backoff.layer],
   lease: "30 seconds",
   log: "none"
 }).pipe(Layer.provideMerge(Virtual))
@@ -206,6 +223,15 @@ layer(Node)("what handlers may do to the queue", (it) => {
         assert.isAtMost(errors[0]?.message.length ?? 0, 8_001)
         assert.isAbove(errors[0]?.message.length ?? 0, 0)
       }
+    })
+  )
+
+  it.effect("args whose schema throws are a failure of that job alone", () =>
+    Effect.gen(function* () {
+      const [one] = yield* among(["boom"], (explosive) => Mined.job({ explosive }))
+      assert.deepInclude(one?.[1], { attempt: 1 })
+      assert.include(["retryable", "discarded"], one?.[1].state)
+      assert.include(one?.[1].errors[0]?.message, "no boom")
     })
   )
 
