@@ -4,7 +4,7 @@
  * A claim locks with `for no key update skip locked`: nodes do not wait for each other, and a foreign key to a job does not
  * hide it. What a claim writes, the lease above all, is the fence of everything that the node does with the job later.
  */
-import type { Effect } from "effect"
+import { DateTime, type Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { releaseKeys } from "./columns.ts"
 import { type Database, now } from "./database.ts"
@@ -56,10 +56,11 @@ export const make = (database: Database) => {
   const statement = (excluding: string) => `
     with c as materialized (
       select x.id, x.unique_key
-        from unnest($4::smallint[], $5::timestamptz[]) with ordinality as low(priority, queued_at, place)
+        from unnest($4::smallint[], $5::timestamptz[], $6::bigint[]) low(priority, queued_at, id)
        cross join lateral (
          select id, unique_key from ${schema}.jobs
-          where state = 'available' and queue = $2 and priority = low.priority and queued_at >= low.queued_at ${excluding}
+          where state = 'available' and queue = $2 and priority = low.priority
+            and (queued_at, id) > (low.queued_at, low.id) ${excluding}
           order by queued_at, id
           limit $3
             for no key update skip locked
@@ -68,18 +69,18 @@ export const make = (database: Database) => {
        limit $3
     ), keys as (${releaseKeys(schema, "c", "'executing'")}
     )
-    update ${schema}.jobs j set ${claimed("$6::uuid", now)} from c where j.id = c.id
+    update ${schema}.jobs j set ${claimed("$7::uuid", now)} from c where j.id = c.id
     returning ${returned}`
   const all = statement("")
-  const others = statement("and not (worker = any($7::text[]) or worker || '@' || args_version = any($7::text[]))")
+  const others = statement("and not (worker = any($8::text[]) or worker || '@' || args_version = any($8::text[]))")
   return (
     queue: string,
     demand: number,
     node: string,
-    marks: Marks,
+    after: After,
     excluded: Excluded
   ): Effect.Effect<ReadonlyArray<ClaimedRow>, SqlError> => {
-    const params = [queue, demand, priorities, marks.parameter(), node]
+    const params = [queue, demand, priorities, after.times, after.ids, node]
     return excluded.length === 0
       ? database.timed<ClaimedRow>(all, params)
       : database.timed<ClaimedRow>(others, [...params, excluded])
@@ -88,36 +89,53 @@ export const make = (database: Database) => {
 
 const priorities = "{0,1,2,3,4,5,6,7,8,9}"
 
+/** Where a claim begins, as arrays by priority: after this instant, and in it after this id. */
+export interface After {
+  readonly times: string
+  readonly ids: string
+}
+
+/** A place in the order of a priority. */
+interface Place {
+  readonly at: number
+  readonly id: number
+}
+
 /**
- * Per priority, the time before which no available job of a queue is left, as far as is known.
+ * Per priority, the place before which no available job of a queue is left, as far as is known.
  *
- * Claims raise the marks, but keep `slack` behind: a transaction may commit a job some time after it made it. What commits
- * later than that is found by the poll, which looks from the beginning and lowers the marks.
+ * Claims raise the marks. A claim that goes on with a backlog begins exactly there; one that was told of something begins
+ * `slack` before, because a transaction may commit a job some time after it made it. What commits later than that is found
+ * by the poll, which looks from the beginning and lowers the marks.
  */
 export class Marks {
-  private readonly low: Array<number> = Array.from({ length: 10 }, () => Number.NEGATIVE_INFINITY)
+  private readonly low: Array<Place | undefined> = Array.from({ length: 10 }, () => undefined)
 
-  /** As a parameter of the claim. */
-  parameter(): string {
-    return `{${this.low.map((mark) => (mark === Number.NEGATIVE_INFINITY ? "-infinity" : new Date(mark).toISOString())).join(",")}}`
+  /** Where the next claim begins. */
+  after(slack: boolean): After {
+    const { low } = this
+    const time = ({ at }: Place) => DateTime.formatIso(DateTime.makeUnsafe(slack ? at - slackMillis : at))
+    return {
+      times: `{${low.map((place) => (place === undefined ? "-infinity" : time(place))).join(",")}}`,
+      ids: `{${low.map((place) => (place === undefined || slack ? 0 : place.id)).join(",")}}`
+    }
   }
 
   /** A claim that took these rows found nothing before them. */
   raise(rows: ReadonlyArray<ClaimedRow>): void {
-    for (const { priority, queued_at } of rows) {
-      const mark = queued_at.getTime() - slackMillis
-      if (mark > this.mark(priority)) this.low[priority] = mark
+    for (const { id, priority, queued_at } of rows) {
+      const at = queued_at.getTime()
+      const place = this.low[priority]
+      if (place === undefined || at > place.at || (at === place.at && id > place.id)) this.low[priority] = { at, id }
     }
   }
 
-  /** The poll found a job that was queued then. */
-  lower(priority: number, queuedAt: number): void {
-    // The database keeps microseconds.
-    if (queuedAt < this.mark(priority)) this.low[priority] = Math.floor(queuedAt)
-  }
-
-  private mark(priority: number): number {
-    return this.low[priority] ?? Number.NEGATIVE_INFINITY
+  /** There is a job at this place. */
+  lower(priority: number, at: number, id: number): void {
+    const place = this.low[priority]
+    if (place !== undefined && (at < place.at || (at === place.at && id <= place.id))) {
+      this.low[priority] = { at, id: id - 1 }
+    }
   }
 }
 

@@ -10,7 +10,7 @@ import type { JobId } from "../Job.ts"
 import type * as Queue from "../Queue.ts"
 import type { Running as Worker } from "../Worker.ts"
 import * as Attempt from "./attempt.ts"
-import { type ClaimedRow, Marks } from "./claim.ts"
+import { type After, type ClaimedRow, Marks } from "./claim.ts"
 import type { Hub } from "./hub.ts"
 
 /** A job that this node has claimed. */
@@ -50,6 +50,10 @@ export class QueueState {
   running = 0
   /** Whether the database may have more than the last claim found. */
   more = true
+  /** Whether something was told since the last claim, so that there may be jobs before its end. */
+  told = true
+  /** Whether it has jobs that this node must leave to others: they would be found at its head for ever. */
+  excludes = false
   paused: boolean
   limit: number
   limited: boolean
@@ -73,9 +77,17 @@ export class QueueState {
     this.limited = isLimited(options)
   }
 
+  /** Where the next claim begins. */
+  begin(): After {
+    const { told } = this
+    this.told = false
+    return this.marks.after(told)
+  }
+
   /** Has the producer look at once. */
   look(): void {
     this.more = true
+    this.told = true
     this.wake.openUnsafe()
   }
 
@@ -240,6 +252,7 @@ export class Engine {
   private refuse(held: Held): void {
     const { args_version, worker } = held.row
     const known = this.workers.has(worker)
+    held.queue.excludes = true
     this.excluded.add(known ? `${worker}@${args_version}` : worker)
     this.hub.emit([{ _tag: "Unclaimable", reason: known ? "newer args" : "unknown worker", ...this.attempt(held) }])
     this.end(held, Attempt.handBack(held.row))
@@ -294,7 +307,7 @@ export class Engine {
   private end(held: Held, verdict: Attempt.Verdict | undefined): void {
     if (held.interruption === "lost") return this.forget(held)
     // What goes back is older than what was claimed since, and has its turn before it.
-    if (verdict?.kind === "handed back") held.queue.marks.lower(held.row.priority, held.row.queued_at.getTime())
+    if (verdict?.kind === "handed back") held.queue.marks.lower(held.row.priority, held.row.queued_at.getTime(), held.row.id)
     const durationMillis = held.phase === "running" ? this.now() - held.startedAt : 0
     held.phase = "settling"
     held.fiber = undefined

@@ -33,6 +33,12 @@ const shortestPauseMillis = 10
 /** Every so many polls settings are read although nobody told of a change. */
 const settingsRounds = 5
 
+/**
+ * Every so many polls, queues with jobs that this node must leave to others are looked at from their beginning. There may be
+ * a million of those, and each look walks over all of them.
+ */
+const thoroughRounds = 30
+
 const longestPauseMillis = 5_000
 
 /** What was claimed ahead and has not begun after this goes back to where other nodes find it. */
@@ -48,11 +54,12 @@ export const run = (options: Options): Effect.Effect<never> =>
       const polled = yield* Effect.result(
         Effect.gen(function* () {
           poke.closeUnsafe()
-          if (stale.settings || round++ % settingsRounds === 0) {
+          round++
+          if (stale.settings || round % settingsRounds === 0) {
             stale.settings = false
             apply(engine, yield* options.settings)
           }
-          return yield* poll(options)
+          return yield* poll(options, round % thoroughRounds === 0)
         })
       )
       if (polled._tag === "Failure") {
@@ -72,9 +79,12 @@ export const run = (options: Options): Effect.Effect<never> =>
   })
 
 /** Answers how long until the next scheduled job is due. */
-const poll = Effect.fnUntraced(function* ({ available, engine, stage }: Options) {
+const poll = Effect.fnUntraced(function* ({ available, engine, stage }: Options, thorough: boolean) {
   while (true) {
-    const { heads, nextDueMillis, staged } = yield* stage([...engine.queues.keys()])
+    const queues = [...engine.queues.values()].filter(({ excludes }) => thorough || !excludes)
+    const { heads, nextDueMillis, staged } = yield* stage(queues.map(({ name }) => name))
+    // Their heads are what they must leave alone. What came lately is found without looking there.
+    for (const queue of engine.queues.values()) if (queue.excludes) queue.look()
     let count = 0
     for (const [queue, n] of Object.entries(staged)) {
       count += n
@@ -82,9 +92,9 @@ const poll = Effect.fnUntraced(function* ({ available, engine, stage }: Options)
       available(queue)
     }
     if (count > 0) engine.hub.emit([{ _tag: "Staged", count }])
-    for (const { priority, queue: name, queuedAt } of heads) {
+    for (const { id, priority, queue: name, queuedAt } of heads) {
       const queue = engine.queues.get(name)
-      queue?.marks.lower(priority, queuedAt)
+      queue?.marks.lower(priority, queuedAt, id)
       queue?.look()
     }
     if (count < Stage.batch) return nextDueMillis

@@ -1,7 +1,7 @@
 /**
  * The loop of one queue: claims as many jobs as there is room for, when there is reason to believe that there are any.
  */
-import { type Duration, Effect } from "effect"
+import { Duration, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { ClaimedRow, Excluded } from "./claim.ts"
 import type { Engine, QueueState } from "./engine.ts"
@@ -17,6 +17,9 @@ export type Claim = (
   SqlError
 >
 
+/** Between two claims of a limited queue that bring nothing, at most; the poll comes as often. */
+const longestVainMillis = 1_000
+
 /** Between two tries while the database does not answer, at most. */
 const longestPauseMillis = 2_000
 
@@ -26,6 +29,7 @@ export const run = (engine: Engine, queue: QueueState, claim: Claim): Effect.Eff
 const claimLoop = (engine: Engine, queue: QueueState, claim: Claim): Effect.Effect<never> =>
   Effect.gen(function* () {
     let pauseMillis = 50
+    let vain = 0
     while (true) {
       queue.wake.closeUnsafe()
       const demand = queue.more ? engine.demand(queue) : 0
@@ -64,8 +68,11 @@ const claimLoop = (engine: Engine, queue: QueueState, claim: Claim): Effect.Effe
       queue.measure(began, engine.now())
       if (rows.length >= demand) queue.more = true
       engine.take(queue, rows, epoch)
+      vain = rows.length === 0 ? vain + 1 : 0
       if (retryIn !== undefined && !queue.more) {
-        yield* Effect.timeoutOrElse(queue.wake.await, { duration: retryIn, orElse: () => Effect.void })
+        // With more partitions than a claim looks at, all of them at their limits, it asks for one claim after the other.
+        const millis = Math.max(Duration.toMillis(retryIn), Math.min(longestVainMillis, 2 ** vain))
+        yield* Effect.timeoutOrElse(queue.wake.await, { duration: millis, orElse: () => Effect.void })
         queue.look()
       }
     }

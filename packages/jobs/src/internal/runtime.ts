@@ -244,7 +244,7 @@ const claimOf = (database: Database.Database): Producer.Claim => {
   return (queue: QueueState, demand, node, excluded) =>
     queue.limited
       ? limited(queue.name, demand, node, excluded)
-      : Effect.map(plain(queue.name, demand, node, queue.marks, excluded), (rows) => ({ rows, retryIn: undefined }))
+      : Effect.map(plain(queue.name, demand, node, queue.begin(), excluded), (rows) => ({ rows, retryIn: undefined }))
 }
 
 const maintain = (

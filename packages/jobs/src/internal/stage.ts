@@ -16,7 +16,7 @@ export interface Polled {
   /** Jobs that became available, per queue, this node's and others'. */
   readonly staged: Readonly<Record<string, number>>
   /** The first available job of each priority of this node's queues. */
-  readonly heads: ReadonlyArray<{ readonly queue: string; readonly priority: number; readonly queuedAt: number }>
+  readonly heads: ReadonlyArray<{ readonly queue: string; readonly priority: number; readonly queuedAt: number; readonly id: number }>
   /** Milliseconds until the next scheduled job is due. */
   readonly nextDueMillis: number | undefined
 }
@@ -43,10 +43,10 @@ export const make = (database: Database) => {
     )
     select
       (select jsonb_object_agg(queue, n) from (select queue, count(*) as n from staged group by queue) s) as staged,
-      (select jsonb_agg(jsonb_build_object('queue', q.name, 'priority', p.n, 'queuedAt', extract(epoch from h.queued_at) * 1000))
+      (select jsonb_agg(jsonb_build_object('queue', q.name, 'priority', p.n, 'queuedAt', extract(epoch from h.queued_at) * 1000, 'id', h.id))
          from unnest($2::text[]) q(name) cross join generate_series(0, 9) p(n)
         cross join lateral (
-          select queued_at from ${schema}.jobs
+          select queued_at, id from ${schema}.jobs
            where state = 'available' and queue = q.name and priority = p.n order by queued_at, id limit 1
         ) h) as heads,
       (select extract(epoch from scheduled_at - ${now})::float8 * 1000 from ${schema}.jobs
