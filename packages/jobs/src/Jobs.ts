@@ -140,15 +140,15 @@ export interface Options<Workers extends ReadonlyArray<Layer.Any>> {
   readonly cron?: ReadonlyArray<Crontab.Entry> | undefined
   /**
    * The node's name, to which `pause` and `scale` can be addressed, and which survives restarts. Several processes may
-   * have the same. Defaults to the host's name.
+   * have the same. At most 255 characters. Defaults to the host's name.
    */
   readonly node?: string | undefined
   /**
    * How long after the death of a node its jobs run elsewhere, at the latest. Defaults to 30 seconds. A process whose event
-   * loop stands still for half as long loses its jobs as well.
+   * loop stands still for half as long loses its jobs as well. One second or more.
    */
   readonly lease?: Duration.Input | undefined
-  /** How long a job waits at most if its notification is lost. Defaults to 1 second. */
+  /** How long a job waits at most if its notification is lost; 10 ms or more. Defaults to 1 second. */
   readonly pollInterval?: Duration.Input | undefined
   /** How often a job may take its node down with it, until it is discarded. Defaults to 3. */
   readonly maxRescues?: number | undefined

@@ -20,6 +20,7 @@ import type * as Crontab from "./Crontab.ts"
 import * as Drain from "./internal/drain.ts"
 import { checkSpec } from "./internal/enqueueRow.ts"
 import * as Inline from "./internal/inline.ts"
+import { type InvalidOptions, nodeName } from "./internal/options.ts"
 import * as Internal from "./internal/runner.ts"
 import * as Cron from "./internal/runnerCron.ts"
 import * as Start from "./internal/start.ts"
@@ -138,7 +139,7 @@ export interface Options<Workers extends ReadonlyArray<Layer.Any>> {
    * that have come. `@reboot` is for nodes that start queues, and makes none.
    */
   readonly cron?: ReadonlyArray<Crontab.Entry> | undefined
-  /** Under which name it is a node. Defaults to the host's name. */
+  /** Under which name it is a node, of at most 255 characters. Defaults to the host's name. */
   readonly node?: string | undefined
   /** Whether to create or upgrade the tables first. Defaults to `true`. */
   readonly migrate?: boolean | undefined
@@ -152,6 +153,7 @@ type Needed<L> = L extends Layer.Layer<infer _A, infer _E, infer R> ? R : never
 export type StartFailure =
   | Crontab.InvalidEntry
   | InvalidJob
+  | InvalidOptions
   | Migrations.InvalidSchemaName
   | Migrations.SchemaTooNew
   | MigrationError
@@ -244,7 +246,8 @@ const assemble = <const Workers extends ReadonlyArray<Layer.Any>>(
         const problem = checkSpec(spec)
         if (problem !== undefined) return yield* problem
       }
-      const runner = Internal.make({ ...parts, workers, name: options.node ?? hostname() })
+      const name = yield* nodeName(options.node ?? hostname())
+      const runner = Internal.make({ ...parts, workers, name })
       parts.runner = runner
       return Drain.make(runner)
     })

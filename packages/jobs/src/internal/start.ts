@@ -20,7 +20,7 @@ import * as Enqueue from "./enqueue.ts"
 import { checkSpec } from "./enqueueRow.ts"
 import { Hub } from "./hub.ts"
 import { Jobs } from "./jobsService.ts"
-import { count, positive } from "./options.ts"
+import { count, durationFrom, nodeName } from "./options.ts"
 import * as Queues from "./queues.ts"
 import * as Runtime from "./runtime.ts"
 import { Signals } from "./signals.ts"
@@ -51,11 +51,12 @@ export const node = Effect.fnUntraced(function* <Workers extends ReadonlyArray<L
   const time = yield* TimeSource
   const database = yield* Database.make(sql, yield* SchemaName, time)
   const usual = defaults[time]
-  const lease = yield* positive("lease", options.lease ?? usual.lease)
-  const pollInterval = yield* positive("pollInterval", options.pollInterval ?? usual.pollInterval)
-  const grace = yield* positive("shutdownGrace", options.shutdownGrace ?? usual.shutdownGrace)
+  const lease = yield* durationFrom("lease", "1 second", options.lease ?? usual.lease)
+  const pollInterval = yield* durationFrom("pollInterval", "10 millis", options.pollInterval ?? usual.pollInterval)
+  const grace = yield* durationFrom("shutdownGrace", 0, options.shutdownGrace ?? usual.shutdownGrace)
   const maxRescues = yield* count("maxRescues", options.maxRescues ?? 3)
   const connections = yield* count("connections", options.connections ?? 4)
+  const name = yield* nodeName(options.node ?? hostname())
   const retention = yield* Retention.limits(options.retention)
   const cron = yield* CronEntry.prepareAll(options.cron ?? [])
   const workers = workersIn(context)
@@ -66,7 +67,7 @@ export const node = Effect.fnUntraced(function* <Workers extends ReadonlyArray<L
   if (options.migrate ?? true) yield* Migrations.run
   const hub = new Hub(context)
   const engine = new Engine({
-    name: options.node ?? hostname(),
+    name,
     queues: Object.fromEntries(
       Object.entries(options.queues).map(([name, queue]) => [
         name,
