@@ -213,7 +213,13 @@ layer(Database, { excludeTestServices: true })("leases", (it) => {
     /** Nobody has heard of a node for a minute. */
     const kill = (id: string) =>
       sql`update jobs.nodes set heartbeat_at = statement_timestamp() - interval '1 minute' where id = ${id}::uuid`
-    return { sql, nodes, settle, kill, claim: (node: string) => claim("default", 10, node, new Claim.Marks(), []) }
+    return {
+      sql,
+      nodes,
+      settle,
+      kill,
+      claim: (node: string) => claim("default", 10, node, new Claim.Marks().after(true), [])
+    }
   })
 
   describe("the statements", () => {

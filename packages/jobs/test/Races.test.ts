@@ -58,7 +58,8 @@ describe("verdicts", () => {
               written.push(...ids)
               return Effect.succeed(ids)
             }),
-          settle: () => Effect.succeed([])
+          settle: () => Effect.succeed([]),
+          present: () => Effect.succeed(new Set<number>())
         }),
         { startImmediately: true }
       )
