@@ -29,7 +29,7 @@ const setUp = Effect.gen(function* () {
     ...recorded,
     sql: yield* SqlClient.SqlClient,
     care: Care.make(client),
-    claim: (demand = 100) => claim("default", demand, node, new Claim.Marks(), []),
+    claim: (demand = 100) => claim("default", demand, node, new Claim.Marks().after(true), []),
     stage: Stage.make(database)([]),
     settle: Settle.make(database)
   }

@@ -249,7 +249,7 @@ layer(tables)("limits, with many claiming at once", (it) => {
         yield* Deferred.await(held)
         assert.strictEqual((yield* claim("other", 9)).rows.length, 5)
         yield* add("mail", times(5, null))
-        assert.strictEqual((yield* Claim.make(database)("plain", 9, node, new Claim.Marks(), [])).length, 5)
+        assert.strictEqual((yield* Claim.make(database)("plain", 9, node, new Claim.Marks().after(true), [])).length, 5)
         assert.strictEqual((yield* queues.queues).length, 3)
         yield* Deferred.succeed(done, undefined)
         yield* Fiber.join(holder)

@@ -34,7 +34,7 @@ layer(tables)("limits over all nodes", (it) => {
         yield* add("plain", times(3, "a"), { priority: 2, version: 7 })
         yield* add("limited", times(3, "a"), { priority: 2, version: 7 })
         yield* queues.limit("limited", { global: 3 })
-        const plain = yield* Claim.make(database)("plain", 9, node, new Claim.Marks(), [])
+        const plain = yield* Claim.make(database)("plain", 9, node, new Claim.Marks().after(true), [])
         const limited = (yield* claim("limited", 9)).rows
         const shape = (rows: ReadonlyArray<Claim.ClaimedRow>) =>
           rows.map((row) => ({ ...row, id: 0, retry_millis: null }))
@@ -101,7 +101,7 @@ layer(tables)("limits over all nodes", (it) => {
       Effect.gen(function* () {
         const { add, claim, database, queues, register } = yield* open
         yield* add("mail", times(5, null))
-        const plain = Effect.map(Claim.make(database)("mail", 1, node, new Claim.Marks(), []), (rows) => rows.length)
+        const plain = Effect.map(Claim.make(database)("mail", 1, node, new Claim.Marks().after(true), []), (rows) => rows.length)
         assert.strictEqual(yield* plain, 1)
         const rate = { limit: 5, period: "1 second" } as const
         for (const limits of [{ global: 5 }, { rate }, { perPartition: 5 }, { ratePerPartition: rate }]) {
@@ -118,7 +118,7 @@ layer(tables)("limits over all nodes", (it) => {
         assert.strictEqual(yield* plain, 1)
         yield* register({ other: { limit: 1, perPartition: 1 } })
         yield* add("other", [null])
-        assert.deepStrictEqual(yield* Claim.make(database)("other", 1, node, new Claim.Marks(), []), [])
+        assert.deepStrictEqual(yield* Claim.make(database)("other", 1, node, new Claim.Marks().after(true), []), [])
         assert.strictEqual((yield* claim("other")).rows.length, 1)
       }).pipe(Effect.provide(fresh))
     )

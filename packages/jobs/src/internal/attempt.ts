@@ -250,6 +250,9 @@ const entry = (kind: string, message: string, node: string) => ({
 const kindOf = (cause: Cause.Cause<unknown>): string =>
   Cause.hasFails(cause) ? "failed" : Cause.hasDies(cause) ? "died" : "interrupted"
 
+/** The job holds its slot and its lease meanwhile. */
+const backoffTimeout = "5 seconds"
+
 /** The worker's backoff, or the default where it has none or is broken. */
 const backoffOf = Effect.fnUntraced(function* (
   worker: Worker,
@@ -262,10 +265,13 @@ const backoffOf = Effect.fnUntraced(function* (
   const { backoff } = worker.spec
   if (backoff === undefined) return yield* usual
   const chosen = yield* Effect.exit(
-    Effect.suspend(() => {
-      const wanted = backoff({ attempt, maxAttempts, error, cause })
-      return Effect.map(Effect.isEffect(wanted) ? wanted : Effect.succeed(wanted), Duration.fromInputUnsafe)
-    })
+    Effect.timeoutOrElse(
+      Effect.suspend(() => {
+        const wanted = backoff({ attempt, maxAttempts, error, cause })
+        return Effect.map(Effect.isEffect(wanted) ? wanted : Effect.succeed(wanted), Duration.fromInputUnsafe)
+      }),
+      { duration: backoffTimeout, orElse: () => Effect.die(new Error(`It did not answer within ${backoffTimeout}`)) }
+    )
   )
   if (Exit.isSuccess(chosen) && isPossible(chosen.value)) return { delay: chosen.value, problem: "" }
   const why = Exit.isFailure(chosen) ? textOf(chosen.cause, messageLimit) : "it is more than 100 years"

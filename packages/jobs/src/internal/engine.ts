@@ -36,6 +36,8 @@ export interface Ended {
   /** Absent for a plain completion. */
   readonly verdict: Attempt.Verdict | undefined
   readonly durationMillis: number
+  /** Until then it is not written: somebody has locked the job's row. */
+  readonly notBefore: number
 }
 
 /** One queue of this node. */
@@ -281,19 +283,25 @@ export class Engine {
   }
 
   private ended(held: Held, exit: Exit.Exit<unknown, unknown>): void {
-    this.release(held)
+    held.fiber = undefined
     const { interruption, row, worker } = held
-    if (interruption === "lost" || worker === undefined) return this.forget(held)
+    if (interruption === "lost" || worker === undefined) return this.conclude(held, () => this.forget(held))
     if (Exit.isSuccess(exit) && worker.spec.encodeResult === undefined) {
-      this.end(held, undefined)
-    } else {
-      // A verdict on a failure may ask the worker for its backoff, and chance for jitter.
-      Effect.runForkWith(this.services)(Attempt.judge(worker, row, this.name, exit, interruption)).addObserver(
-        (judged) => this.end(held, Exit.isSuccess(judged) ? judged.value : Attempt.handBack(row))
-      )
+      return this.conclude(held, () => this.end(held, undefined))
     }
-    this.pump(held.queue)
-    if (held.queue.more && this.demand(held.queue) > 0) held.queue.wake.openUnsafe()
+    // A verdict on a failure may ask the worker for its backoff, which may take a while; the job has its slot until then.
+    Effect.runForkWith(this.services)(Attempt.judge(worker, row, this.name, exit, interruption)).addObserver((judged) =>
+      this.conclude(held, () => this.end(held, Exit.isSuccess(judged) ? judged.value : Attempt.handBack(row)))
+    )
+  }
+
+  /** Frees the slot of a job, has it written, and starts what comes next. */
+  private conclude(held: Held, end: () => void): void {
+    const { queue } = held
+    this.release(held)
+    end()
+    this.pump(queue)
+    if (queue.more && this.demand(queue) > 0) queue.wake.openUnsafe()
   }
 
   /** The handler has ended: its slot is free. */
@@ -311,7 +319,7 @@ export class Engine {
     const durationMillis = held.phase === "running" ? this.now() - held.startedAt : 0
     held.phase = "settling"
     held.fiber = undefined
-    this.unwritten.push({ held, verdict, durationMillis })
+    this.unwritten.push({ held, verdict, durationMillis, notBefore: 0 })
     this.write.openUnsafe()
   }
 
@@ -327,6 +335,11 @@ export class Engine {
 
   /** Interrupts a running job; what it ends with then depends on why. */
   interrupt(held: Held, why: Attempt.Interruption): void {
+    if (held.phase === "buffered" && why === "cancel") {
+      this.unbuffer(held)
+      // What somebody wants to be cancelled does not become available again.
+      return this.end(held, Attempt.handBack(held.row))
+    }
     if (held.phase !== "running" || held.fiber === undefined || held.interruption !== undefined) return
     held.interruption = why
     held.interruptedAt = this.now()
@@ -345,13 +358,17 @@ export class Engine {
     }
     held.interruption = "lost"
     if (held.phase === "buffered") {
-      const { buffer } = held.queue
-      const index = buffer.indexOf(held)
-      if (index >= 0) buffer.splice(index, 1)
+      this.unbuffer(held)
     } else {
       this.unwritten = this.unwritten.filter((ended) => ended.held !== held)
     }
     this.forget(held)
+  }
+
+  private unbuffer(held: Held): void {
+    const { buffer } = held.queue
+    const index = buffer.indexOf(held)
+    if (index >= 0) buffer.splice(index, 1)
   }
 
   /** Everything that this node has is somebody else's: it was not heard of for too long. */

@@ -43,7 +43,16 @@ const claimLoop = (engine: Engine, queue: QueueState, claim: Claim): Effect.Effe
       const began = engine.now()
       engine.claiming++
       queue.claimingSince = engine.monotonic()
-      const claimed = yield* Effect.result(claim(queue, demand, engine.id, [...engine.excluded])).pipe(
+      const claimed = yield* claim(queue, demand, engine.id, [...engine.excluded]).pipe(
+        // In the same step as the claim's end: a shutdown waits for both.
+        Effect.tap(({ rows }) =>
+          Effect.sync(() => {
+            queue.marks.raise(rows)
+            if (rows.length >= demand) queue.more = true
+            engine.take(queue, rows, epoch)
+          })
+        ),
+        Effect.result,
         Effect.ensuring(
           Effect.sync(() => {
             engine.claiming--
@@ -64,10 +73,7 @@ const claimLoop = (engine: Engine, queue: QueueState, claim: Claim): Effect.Effe
       }
       pauseMillis = 50
       const { retryIn, rows } = claimed.success
-      queue.marks.raise(rows)
       queue.measure(began, engine.now())
-      if (rows.length >= demand) queue.more = true
-      engine.take(queue, rows, epoch)
       vain = rows.length === 0 ? vain + 1 : 0
       if (retryIn !== undefined && !queue.more) {
         // With more partitions than a claim looks at, all of them at their limits, it asks for one claim after the other.

@@ -49,7 +49,7 @@ export const make = (database: Database) => {
       join ${schema}.jobs j on j.id = s.id and j.lease = s.lease
      where j.leased_by is not null
      order by j.id
-       for no key update of j`
+       for no key update of j skip locked`
 
   // The common case without a lock of its own: ids come in order, so rows are locked in order all the same. That they are,
   // matters against deadlocks alone: what decides is the lease, checked again after any wait.
@@ -111,8 +111,13 @@ export const make = (database: Database) => {
     )
     select l.id::float8 as id, l.state, l.reason from l`
 
+  const present = `
+    select j.id::float8 as id from unnest($1::bigint[], $2::bigint[]) s(id, lease)
+      join ${schema}.jobs j on j.id = s.id and j.lease = s.lease
+     where j.leased_by is not null`
+
   return {
-    /** Ends jobs as completed; ids in ascending order. Answers the ids of those that still were ours. */
+    /** Ends jobs as completed, waiting for whoever has locked one; ids in ascending order. Answers the ids of those that still were ours. */
     complete: (
       ids: ReadonlyArray<number>,
       leases: ReadonlyArray<number>
@@ -124,7 +129,13 @@ export const make = (database: Database) => {
         ]),
         ([row]) => (row?.n === ids.length ? ids : (row?.ids ?? []))
       ),
-    /** Writes lines of any kind. */
+    /** Which jobs still are ours under these leases. */
+    present: (ids: ReadonlyArray<number>, leases: ReadonlyArray<number>): Effect.Effect<ReadonlySet<number>, SqlError> =>
+      Effect.map(
+        database.run<{ readonly id: number }>(present, [numbers(ids), numbers(leases)]),
+        (rows) => new Set(rows.map(({ id }) => id))
+      ),
+    /** Writes lines of any kind, except those of jobs whose rows somebody has locked. */
     settle: (lines: ReadonlyArray<Line>): Effect.Effect<ReadonlyArray<Settled>, SqlError> =>
       database.timed<Settled>(general, [JSON.stringify(lines.map(encode))])
   }

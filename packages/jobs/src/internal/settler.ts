@@ -2,7 +2,8 @@
  * The loop that writes verdicts, all that have come together while the last ones were written.
  *
  * While the database does not answer they are kept, until this node must take its leases for lost. A verdict that the
- * database refuses for what it contains is written with a plain text in its place: it never holds up the others.
+ * database refuses for what it contains is written with a plain text in its place, and one of a job whose row somebody has
+ * locked is written later: neither ever holds up the others.
  */
 import { Duration, Effect } from "effect"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
@@ -22,22 +23,29 @@ const firstTries = 5
 /** Between two tries while the database does not answer, at most. */
 const longestPauseMillis = 2_000
 
-export const run = (engine: Engine, statements: ReturnType<typeof Settle.make>): Effect.Effect<never> =>
+export const run = (engine: Engine, statements: Statements): Effect.Effect<never> =>
   Effect.gen(function* () {
     while (true) {
-      if (engine.unwritten.length === 0) {
-        engine.write.closeUnsafe()
-        yield* engine.write.await
-      }
-      yield* flush(engine, statements)
+      engine.write.closeUnsafe()
+      const now = engine.now()
+      const ready = engine.unwritten.filter(({ notBefore }) => notBefore <= now)
+      if (ready.length > 0) yield* flush(engine, statements, firstOf(ready))
+      else if (engine.unwritten.length === 0) yield* engine.write.await
+      else yield* Effect.timeoutOrElse(engine.write.await, { duration: lockedMillis, orElse: () => Effect.void })
     }
   })
 
-const flush = Effect.fnUntraced(function* (engine: Engine, statements: ReturnType<typeof Settle.make>) {
+type Statements = ReturnType<typeof Settle.make>
+
+/** After so long a job whose row was locked is tried again. */
+const lockedMillis = 500
+
+const flush = Effect.fnUntraced(function* (engine: Engine, statements: Statements, ended: ReadonlyArray<Ended>) {
   const { epoch } = engine
-  const ended = firstOf(engine.unwritten)
-  const plain = ended.filter(({ verdict }) => verdict === undefined).toSorted((a, b) => a.held.row.id - b.held.row.id)
-  const others = ended.filter(({ verdict }) => verdict !== undefined)
+  const plain = ended
+    .filter(({ notBefore, verdict }) => verdict === undefined && notBefore === 0)
+    .toSorted((a, b) => a.held.row.id - b.held.row.id)
+  const others = ended.filter(({ notBefore, verdict }) => verdict !== undefined || notBefore > 0)
   // They leave the list only when they are written, so that nothing is lost if this loop crashes here.
   const write = (some: ReadonlyArray<Ended>, by: Write) => persist({ engine, epoch, write: by }, some, firstTries)
   if (plain.length > 0) yield* write(plain, (some) => completePlain(statements, some))
@@ -52,23 +60,36 @@ const firstOf = (unwritten: ReadonlyArray<Ended>): ReadonlyArray<Ended> => {
   return unwritten.slice(0, n)
 }
 
-/** What was written of each job; a job that is missing was lost. */
-type Written = ReadonlyMap<number, Omit<Settle.Settled, "id">>
+/** What was written of each job, or that its row was locked; a job that is missing was lost. */
+type Written = ReadonlyMap<number, Omit<Settle.Settled, "id"> | "locked">
 
-const completePlain = (statements: ReturnType<typeof Settle.make>, ended: ReadonlyArray<Ended>) =>
-  Effect.map(
-    statements.complete(
-      ended.map(({ held }) => held.row.id),
-      ended.map(({ held }) => held.row.lease)
-    ),
-    (ids): Written => new Map(ids.map((id) => [id, completed]))
+const idsOf = (ended: ReadonlyArray<Ended>) => ended.map(({ held }) => held.row.id)
+const leasesOf = (ended: ReadonlyArray<Ended>) => ended.map(({ held }) => held.row.lease)
+
+const completePlain = (statements: Statements, ended: ReadonlyArray<Ended>): Effect.Effect<Written, SqlError> =>
+  statements.complete(idsOf(ended), leasesOf(ended)).pipe(
+    Effect.map((ids): Written => new Map(ids.map((id) => [id, completed]))),
+    Effect.catchIf(isLocked, () => settleOthers(statements, ended))
   )
 
-const settleOthers = (statements: ReturnType<typeof Settle.make>, ended: ReadonlyArray<Ended>) =>
-  Effect.map(
-    statements.settle(ended.flatMap(({ verdict }) => (verdict === undefined ? [] : [verdict.line]))),
-    (settled): Written => new Map(settled.map((one) => [one.id, one]))
-  )
+const settleOthers = Effect.fnUntraced(function* (
+  statements: Statements,
+  ended: ReadonlyArray<Ended>
+): Effect.fn.Return<Written, SqlError> {
+  const settled = yield* statements.settle(ended.map(lineOf))
+  const written = new Map<number, Omit<Settle.Settled, "id"> | "locked">(settled.map((one) => [one.id, one]))
+  const missing = ended.filter(({ held }) => !written.has(held.row.id))
+  if (missing.length > 0) {
+    for (const id of yield* statements.present(idsOf(missing), leasesOf(missing))) written.set(id, "locked")
+  }
+  return written
+})
+
+const lineOf = ({ held, verdict }: Ended): Settle.Line =>
+  verdict?.line ?? { id: held.row.id, lease: held.row.lease, to: "completed" }
+
+/** Somebody has locked a row for longer than this loop waits. */
+const isLocked = (error: SqlError): boolean => codeOf(error) === "55P03"
 
 const completed = { state: "completed", reason: null } as const
 
@@ -149,9 +170,7 @@ const isPlainText = ({ verdict }: Ended): boolean =>
  * or overloaded, so that only waiting helps; or whether something else is wrong, which may be the data or not.
  */
 const answerOf = (error: SqlError): "refused" | "away" | "failed" => {
-  if (!isSqlError(error)) return "away"
-  const { cause } = error.reason
-  const code = typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+  const code = codeOf(error)
   // What the operating system says of a connection has codes too, which are not of five characters of this kind.
   if (typeof code !== "string" || !/^[0-9A-Z]{5}$/.test(code)) return "away"
   // Data exceptions, constraint violations, program limits.
@@ -160,10 +179,20 @@ const answerOf = (error: SqlError): "refused" | "away" | "failed" => {
   return /^(08|25|40|53|55|57P)/.test(code) ? "away" : "failed"
 }
 
-const conclude = (engine: Engine, ended: ReadonlyArray<Ended>, written: Written): void => {
-  const done = new Set(ended)
-  // Most often these are the first of the list.
-  engine.unwritten = engine.unwritten.length === done.size ? [] : engine.unwritten.filter((one) => !done.has(one))
+const codeOf = (error: SqlError): unknown => {
+  if (!isSqlError(error)) return undefined
+  const { cause } = error.reason
+  return typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+}
+
+const conclude = (engine: Engine, all: ReadonlyArray<Ended>, written: Written): void => {
+  const ended = all.filter(({ held }) => written.get(held.row.id) !== "locked")
+  const done = new Set(all)
+  const notBefore = engine.now() + lockedMillis
+  engine.unwritten = engine.unwritten.filter((one) => !done.has(one))
+  for (const one of all) {
+    if (written.get(one.held.row.id) === "locked") engine.unwritten.push({ ...one, notBefore })
+  }
   const events: Array<JobEvent> = []
   const counts = new Map<string, { readonly queue: string; readonly worker: string; n: number }>()
   for (const one of ended) {
@@ -171,7 +200,8 @@ const conclude = (engine: Engine, ended: ReadonlyArray<Ended>, written: Written)
     engine.forget(held)
     // The end of a job may be what the limit over all nodes has waited for.
     if (held.queue.limited) held.queue.look()
-    const end = written.get(held.row.id)
+    const found = written.get(held.row.id)
+    const end = found === "locked" ? undefined : found
     const state = end?.state
     if (state === "retryable" || state === "scheduled") engine.scheduled(one.verdict?.line.delayMillis ?? 0)
     const worker = held.row.worker
