@@ -12,7 +12,7 @@ import type { JobEvent } from "../JobEvent.ts"
 import type { Shape } from "../Jobs.ts"
 import type { Client } from "./client.ts"
 import { list, names, releaseKeys } from "./columns.ts"
-import { now } from "./database.ts"
+import { idOf, now } from "./database.ts"
 import { compile } from "./filter.ts"
 import { storable } from "./json.ts"
 import { keysOf } from "./keys.ts"
@@ -185,7 +185,7 @@ const maxLimit = 2 ** 31 - 1
 
 const none = { found: 0, counted: 0 }
 
-const subject = ({ id, queue, worker }: Changed) => ({ id: JobId.make(id), worker, queue })
+const subject = ({ id, queue, worker }: Changed) => ({ id: idOf(id), worker, queue })
 
 /** Runs a statement for the jobs after the last of the batch before, until one is not full. */
 const inBatches = Effect.fnUntraced(function* <Row extends Changed>(

@@ -5,6 +5,7 @@ import { DateTime, Effect, Result, type Schema } from "effect"
 import { type CatchUp, type Entry, type EntryRecord, InvalidEntry } from "../Crontab.ts"
 import { InvalidJob, type NewJob } from "../NewJob.ts"
 import { parse, type Schedule } from "./cronSchedule.ts"
+import type { Timestamp } from "./database.ts"
 import { Rows } from "./enqueueRow.ts"
 import { problemOf } from "./json.ts"
 
@@ -76,12 +77,12 @@ export interface TimingRow {
   readonly time_zone: string
   readonly catch_up: string
   readonly paused: boolean
-  readonly last_fire: Date | null
+  readonly last_fire: Timestamp | null
 }
 
 /** A row of `cron_entries`. */
 export interface EntryRow extends TimingRow, Spec {
-  readonly fired_at: Date | null
+  readonly fired_at: Timestamp | null
   /** Whether some node has had the entry in its code lately; always for dynamic ones. */
   readonly live: boolean
 }
@@ -182,7 +183,7 @@ export const decodeCatchUp = (text: string): CatchUp => {
 }
 
 /** What is told of an entry, at a time of the database. */
-export const toRecord = (row: EntryRow, time: Date): EntryRecord => {
+export const toRecord = (row: EntryRow, time: Timestamp): EntryRecord => {
   const parsed = parse(row.name, row.expression, row.time_zone)
   const calendar =
     !row.paused && row.live && Result.isSuccess(parsed) && parsed.success._tag === "Calendar"
@@ -198,7 +199,10 @@ export const toRecord = (row: EntryRow, time: Date): EntryRecord => {
     args: row.args,
     catchUp: decodeCatchUp(row.catch_up),
     paused: row.paused,
-    lastFire: row.fired_at === null ? undefined : DateTime.fromDateUnsafe(row.fired_at),
-    nextFire: calendar === undefined ? undefined : DateTime.makeUnsafe(calendar.next(time.getTime()))
+    lastFire: row.fired_at === null ? undefined : DateTime.toUtc(DateTime.makeUnsafe(row.fired_at)),
+    nextFire:
+      calendar === undefined
+        ? undefined
+        : DateTime.makeUnsafe(calendar.next(DateTime.toEpochMillis(DateTime.makeUnsafe(time))))
   }
 }

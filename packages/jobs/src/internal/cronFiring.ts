@@ -8,7 +8,6 @@
  */
 import { DateTime, Duration, Effect, Metric } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { JobId } from "../Job.ts"
 import type { Client } from "./client.ts"
 import {
   type TimingRow,
@@ -19,7 +18,7 @@ import {
   specFrom,
   specParams
 } from "./cronEntry.ts"
-import { type Database, now } from "./database.ts"
+import { type Database, idOf, now, type Timestamp } from "./database.ts"
 
 /** A job that an instant made. */
 export interface FiredRow {
@@ -27,7 +26,7 @@ export interface FiredRow {
   readonly worker: string
   readonly queue: string
   readonly name: string
-  readonly cron_at: Date
+  readonly cron_at: Timestamp
   /** Milliseconds since the instant. */
   readonly lag: number
 }
@@ -152,7 +151,7 @@ export const make = (database: Database) => {
     load: (names: ReadonlyArray<string>): Effect.Effect<Loaded, SqlError> =>
       Effect.map(database.timed<LoadRow>(load, [names]), (rows) => ({
         // There is always a row, which has no name if there are no entries.
-        time: rows[0]?.time.getTime() ?? 0,
+        time: DateTime.toEpochMillis(DateTime.makeUnsafe(rows[0]?.time ?? 0)),
         rows: rows.flatMap((row) => (row.name === null ? [] : [row]))
       })),
 
@@ -195,12 +194,12 @@ export const tell = (client: Client, rows: ReadonlyArray<FiredRow>): Effect.Effe
     if (rows.length === 0) return
     yield* client.emit(
       rows.map(({ cron_at, id, name, queue, worker }) => {
-        const tick = { name, at: DateTime.fromDateUnsafe(cron_at) }
-        return { _tag: "CronFired", id: JobId.make(id), worker, queue, tick }
+        const tick = { name, at: DateTime.toUtc(DateTime.makeUnsafe(cron_at)) }
+        return { _tag: "CronFired", id: idOf(id), worker, queue, tick }
       })
     )
     for (const queue of new Set(rows.map((row) => row.queue))) yield* client.signal({ _tag: "Jobs", queue })
-    for (const row of rows) yield* Metric.update(lag, row.lag)
+    for (const row of rows) yield* Metric.update(lag, Number(row.lag))
   })
 
 const lag = Metric.histogram("coppice_jobs_cron_lag_ms", {
@@ -208,5 +207,5 @@ const lag = Metric.histogram("coppice_jobs_cron_lag_ms", {
   boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 60_000, 3_600_000, 86_400_000]
 })
 
-type LoadRow = { readonly time: Date } & (TimingRow | { readonly name: null })
+type LoadRow = { readonly time: Timestamp } & (TimingRow | { readonly name: null })
 type RebootRow = { readonly verdict: RebootOutcome["verdict"] } & (FiredRow | { readonly id: null })

@@ -5,7 +5,7 @@
  * time is the database's own: the clock of the node only measures how long a round took and how long to sleep, so that a
  * wrong clock makes nothing early. What a round cannot do stays due, because `last_fire` has not moved.
  */
-import { Clock, Duration, Effect, type Latch, Result } from "effect"
+import { Clock, DateTime, Duration, Effect, type Latch, Result } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { Client } from "./client.ts"
 import type { CatchUp } from "../Crontab.ts"
@@ -101,7 +101,7 @@ export const makeRound = ({ changed, client, entries, lease, node }: Options): E
     reboots = scheduled.flatMap(({ row, schedule }) => (schedule?._tag === "Reboot" ? [row] : []))
     watched = scheduled.flatMap(({ row, schedule }) => {
       if (schedule?._tag !== "Calendar") return []
-      const last = row.last_fire?.getTime() ?? loaded.at
+      const last = row.last_fire === null ? loaded.at : DateTime.toEpochMillis(DateTime.makeUnsafe(row.last_fire))
       const catchUp = own.get(row.name)?.catchUp ?? decodeCatchUp(row.catch_up)
       return [{ row, calendar: schedule, catchUp, last, next: schedule.next(last) }]
     })

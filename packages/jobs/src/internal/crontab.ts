@@ -8,7 +8,6 @@
 import { Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { type Entry, EntryNotFound, type EntryRecord, InvalidEntry } from "../Crontab.ts"
-import { JobId } from "../Job.ts"
 import type { CronShape } from "../Jobs.ts"
 import type { InvalidJob } from "../NewJob.ts"
 import type { Client } from "./client.ts"
@@ -25,7 +24,7 @@ import {
   toRecord
 } from "./cronEntry.ts"
 import { type FiredRow, insertJobs, rowSpec, tell, timingColumns } from "./cronFiring.ts"
-import { now } from "./database.ts"
+import { idOf, now, type Timestamp } from "./database.ts"
 import { problemOf } from "./json.ts"
 
 export const make = (client: Client): CronShape => {
@@ -113,9 +112,9 @@ export const make = (client: Client): CronShape => {
     runNow: Effect.fnUntraced(function* (name: string) {
       const row = yield* one<FiredRow>(runNow, name)
       yield* tell(client, [row])
-      return JobId.make(row.id)
+      return idOf(row.id)
     }),
-    list: Effect.map(timed<EntryRow & { readonly time: Date }>(all), (rows): ReadonlyArray<EntryRecord> =>
+    list: Effect.map(timed<EntryRow & { readonly time: Timestamp }>(all), (rows): ReadonlyArray<EntryRecord> =>
       rows.map((row) => toRecord(row, row.time))
     )
   }

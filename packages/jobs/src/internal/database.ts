@@ -4,14 +4,21 @@
  * `$1` of every timed statement is the time: null for the clock of the database, which is the one that all nodes share,
  * or an instant of Effect's `Clock` in tests. `now` is how statements spell it.
  */
-import { Clock, Duration, Effect, Schema } from "effect"
+import { Clock, type DateTime, Duration, Effect, Schema } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
+import { JobId } from "../Job.ts"
 import type { TimeSource } from "../JobsConfig.ts"
 import { promptly } from "./promptly.ts"
 
 /** Now, in a timed statement. Stable within a statement, so that indexes can be used with it. */
 export const now = "coalesce($1::timestamptz, statement_timestamp())"
+
+/** What a client makes of a `timestamptz`: a `Date`, unless the application has given it a codec of its own. */
+export type Timestamp = Exclude<DateTime.DateTime.Input, Partial<DateTime.DateTime.Parts>>
+
+/** The id that a statement returned as `float8`: a number, unless the application has given it a codec of its own. */
+export const idOf = (id: number): JobId => JobId.make(Number(id))
 
 /** One schema of one database. */
 export interface Database {

@@ -6,10 +6,10 @@
  */
 import { Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { JobId } from "../Job.ts"
 import type { JobEvent } from "../JobEvent.ts"
 import { type Enqueued, InvalidJob, type NewJob, type UniqueBusy } from "../NewJob.ts"
 import type { Client } from "./client.ts"
+import { idOf } from "./database.ts"
 import * as Insert from "./enqueueInsert.ts"
 import { isUnique, parts, type Result, type Row, Rows, type Written } from "./enqueueRow.ts"
 import * as Unique from "./enqueueUnique.ts"
@@ -31,7 +31,7 @@ export const make = (client: Client) => {
       for (const [index, row] of part.entries()) {
         const job = inserted[index]
         if (job === undefined) continue
-        results.set(row, { _tag: "Inserted", id: JobId.make(job.id) })
+        results.set(row, { _tag: "Inserted", id: idOf(job.id) })
         if (job.available) queues.add(row.job.queue)
       }
     }

@@ -6,10 +6,9 @@
  */
 import { Effect } from "effect"
 import { SqlError, UnknownError } from "effect/sql/SqlError"
-import { JobId } from "../Job.ts"
 import { UniqueBusy } from "../NewJob.ts"
 import { stateBit } from "./columns.ts"
-import type { Database } from "./database.ts"
+import { type Database, idOf } from "./database.ts"
 import * as Busy from "./enqueueBusy.ts"
 import type * as Insert from "./enqueueInsert.ts"
 import * as Replace from "./enqueueReplace.ts"
@@ -70,7 +69,7 @@ export const make = (database: Database, statements: Insert.Statements) => {
     const replacements: Array<Replace.Replacement> = []
     const queues = new Set<string>()
     const conflict = (row: Row, id: number) => {
-      results.set(row, { _tag: "Conflict", id: JobId.make(id), replaced: false })
+      results.set(row, { _tag: "Conflict", id: idOf(id), replaced: false })
       if (Replace.changes(row)) replacements.push({ id, row })
     }
     // Rows of one key take turns, as if they came one after the other.
@@ -94,7 +93,7 @@ export const make = (database: Database, statements: Insert.Statements) => {
           for (const row of [first, ...others]) conflict(row, outcome.id)
           continue
         }
-        results.set(first, { _tag: "Inserted", id: JobId.make(outcome.id) })
+        results.set(first, { _tag: "Inserted", id: idOf(outcome.id) })
         if (outcome.available) queues.add(first.job.queue)
         const [next, ...rest] = others
         if (next !== undefined && keepsNoKey(first, outcome)) later.push([next, ...rest])
@@ -107,7 +106,7 @@ export const make = (database: Database, statements: Insert.Statements) => {
       for (const { id, row } of turn) {
         const job = changed.get(id)
         if (job === undefined) continue
-        results.set(row, { _tag: "Conflict", id: JobId.make(id), replaced: true })
+        results.set(row, { _tag: "Conflict", id: idOf(id), replaced: true })
         if (job.available) queues.add(job.queue)
       }
     }

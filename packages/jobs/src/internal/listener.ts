@@ -8,6 +8,7 @@
 import { PgClient } from "@effect/sql-pg"
 import { Clock, Effect, Queue, Random, Redacted, Schema } from "effect"
 import { Reactivity } from "effect/reactivity"
+import { own } from "./pool.ts"
 import { scopedApart } from "./promptly.ts"
 import type { Message, Signals } from "./signals.ts"
 
@@ -77,7 +78,7 @@ const listen = Effect.fnUntraced(function* (options: Options, heard: () => void)
   const { channel, client, onMessage, onMode, signals } = options
   const connection = yield* live(
     Effect.provide(
-      PgClient.makeClient({ ...client.config, applicationName: "coppice jobs listener" }),
+      PgClient.makeClient({ ...own(client.config), applicationName: "coppice jobs listener" }),
       Reactivity.layer
     )
   )

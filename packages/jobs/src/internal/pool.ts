@@ -2,7 +2,7 @@
  * The queue's own connections: handlers that take all of the application's cannot keep it from claiming, settling and
  * saying that it lives.
  */
-import { PgClient } from "@effect/sql-pg"
+import { PgClient, PgTypes } from "@effect/sql-pg"
 import { Clock, Effect, type Scope } from "effect"
 import { Reactivity } from "effect/reactivity"
 import type { SqlError } from "effect/sql/SqlError"
@@ -29,7 +29,7 @@ export const make = (
   connections: number,
   applicationName: string
 ): Effect.Effect<PgClient.PgClient, SqlError, Scope.Scope> => {
-  const { config } = client
+  const config = own(client.config)
   const open = (startupParameters: Readonly<Record<string, string>> | undefined) =>
     PgClient.make({
       ...config,
@@ -49,3 +49,27 @@ export const make = (
     Effect.catch(open({ ...config.startupParameters, ...planner }), () => open(config.startupParameters))
   )
 }
+
+/**
+ * How a client reaches its database, and nothing else: what the application's connections make of names and values, and how
+ * many share one, is not the queue's.
+ */
+export const own = (config: PgClient.PgClientConfig): PgClient.PgClientConfig => ({
+  url: config.url,
+  host: config.host,
+  port: config.port,
+  path: config.path,
+  ssl: config.ssl,
+  database: config.database,
+  username: config.username,
+  password: config.password,
+  connectTimeout: config.connectTimeout,
+  keepAlive: config.keepAlive,
+  stream: config.stream,
+  startupParameters: config.startupParameters,
+  startupOptions: config.startupOptions,
+  spanAttributes: config.spanAttributes,
+  prepare: config.prepare,
+  // Without it, codecs that were registered for the whole process would hold here too.
+  types: PgTypes.makeRegistry()
+})

@@ -98,8 +98,8 @@ const status = (row: Row): Status => ({
   executing: row.executing,
   scheduled: row.scheduled,
   retryable: row.retryable,
-  oldestAvailable: row.oldest_millis === null ? undefined : Duration.millis(Math.max(0, row.oldest_millis))
+  oldestAvailable: row.oldest_millis === null ? undefined : Duration.millis(Math.max(0, Number(row.oldest_millis)))
 })
 
 const rate = (name: "rate" | "ratePerPartition", limit: number | null, millis: number | null): Record<string, Rate> =>
-  limit === null || millis === null ? {} : { [name]: { limit, period: Duration.millis(millis) } }
+  limit === null || millis === null ? {} : { [name]: { limit, period: Duration.millis(Number(millis)) } }

@@ -1,6 +1,7 @@
 /** Jobs as the database has them, of both tables. */
 import { DateTime, type Schema } from "effect"
-import { type AttemptError, JobId, type JobRecord, type State } from "../Job.ts"
+import { type AttemptError, type JobRecord, type State } from "../Job.ts"
+import { idOf, type Timestamp } from "./database.ts"
 
 export interface RecordRow {
   readonly id: number
@@ -21,11 +22,11 @@ export interface RecordRow {
   readonly snoozes: number
   readonly rescues: number
   readonly partition_key: string | null
-  readonly cancel_requested_at: Date | null
-  readonly inserted_at: Date
-  readonly scheduled_at: Date
-  readonly attempted_at: Date | null
-  readonly finished_at: Date | null
+  readonly cancel_requested_at: Timestamp | null
+  readonly inserted_at: Timestamp
+  readonly scheduled_at: Timestamp
+  readonly attempted_at: Timestamp | null
+  readonly finished_at: Timestamp | null
 }
 
 const both = `
@@ -40,7 +41,7 @@ export const active = `${both}, null::jsonb as result, false as recorded, null::
 export const finished = `${both}, j.result, j.result is not null as recorded, j.finished_at`
 
 export const toRecord = (row: RecordRow): JobRecord => ({
-  id: JobId.make(row.id),
+  id: idOf(row.id),
   state: row.state,
   worker: row.worker,
   queue: row.queue,
@@ -54,15 +55,15 @@ export const toRecord = (row: RecordRow): JobRecord => ({
   errors: row.errors,
   // A recorded `null` comes as null too.
   result: row.recorded ? row.result : undefined,
-  lease: row.lease,
+  lease: Number(row.lease),
   snoozes: row.snoozes,
   rescues: row.rescues,
   partition: row.partition_key ?? undefined,
   cancelRequestedAt: instant(row.cancel_requested_at),
-  insertedAt: DateTime.fromDateUnsafe(row.inserted_at),
-  scheduledAt: DateTime.fromDateUnsafe(row.scheduled_at),
+  insertedAt: DateTime.toUtc(DateTime.makeUnsafe(row.inserted_at)),
+  scheduledAt: DateTime.toUtc(DateTime.makeUnsafe(row.scheduled_at)),
   attemptedAt: instant(row.attempted_at),
   finishedAt: instant(row.finished_at)
 })
 
-const instant = (date: Date | null) => (date === null ? undefined : DateTime.fromDateUnsafe(date))
+const instant = (at: Timestamp | null) => (at === null ? undefined : DateTime.toUtc(DateTime.makeUnsafe(at)))

@@ -1,11 +1,11 @@
 /**
  * The statements of a runner: which jobs there are to run, and taking one of them.
  */
-import { Effect } from "effect"
+import { DateTime, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { type ClaimedRow, claimed, returned } from "./claim.ts"
 import { releaseKeys } from "./columns.ts"
-import { type Database, now } from "./database.ts"
+import { type Database, idOf, now, type Timestamp } from "./database.ts"
 import * as Stage from "./stage.ts"
 
 /** A claimed job with its queue, which producers know already. */
@@ -55,7 +55,7 @@ export const make = (database: Database) => {
   const early = `
     with due as materialized (
       select id, unique_key from ${schema}.jobs
-       where state in ('scheduled', 'retryable') and scheduled_at <= coalesce($2::timestamptz, 'infinity')
+       where state in ('scheduled', 'retryable') and scheduled_at <= coalesce($2::text::timestamptz, 'infinity')
          and ($3::text is null or queue = $3::text)
        order by id
          for no key update skip locked
@@ -89,14 +89,13 @@ export const make = (database: Database) => {
           [...known.values()],
           limit === undefined || limit === Number.POSITIVE_INFINITY ? null : limit
         ]),
-        ([row]) => ({ ids: row?.ids ?? [], unclaimable: row?.unclaimable ?? 0 })
+        ([row]) => ({ ids: (row?.ids ?? []).map(idOf), unclaimable: row?.unclaimable ?? 0 })
       ),
 
     /** Claims a job if nobody has it, and, unless `early`, only if it is available. */
     claim: (id: number, node: string, early: boolean): Effect.Effect<Claim | undefined, SqlError> =>
-      Effect.map(
-        database.timed<ClaimedRow & { readonly queue: string }>(early ? claimAny : claimAvailable, [String(id), node]),
-        ([row]) => (row === undefined ? undefined : { row, queue: row.queue })
+      Effect.map(database.timed<Returned>(early ? claimAny : claimAvailable, [String(id), node]), ([row]) =>
+        row === undefined ? undefined : { row: dated(row), queue: row.queue }
       ),
 
     /** Makes available what is due. Answers in how many milliseconds the next job is. */
@@ -111,8 +110,30 @@ export const make = (database: Database) => {
 
     /** Makes available what is scheduled up to an instant, or for whenever it is. */
     stageEarly: (until: Date | undefined, queue: string | undefined): Effect.Effect<void, SqlError> =>
-      Effect.asVoid(database.timed(early, [until ?? null, queue ?? null])),
+      Effect.asVoid(database.timed(early, [until?.toISOString() ?? null, queue ?? null])),
 
     leave: (node: string): Effect.Effect<void, SqlError> => Effect.asVoid(database.timed(leave, [node]))
   }
 }
+
+/** A claimed job on the application's client. */
+type Returned = Omit<ClaimedRow, Instants | "cron_at">
+  & Readonly<Record<Instants, Timestamp>> & {
+    readonly cron_at: Timestamp | null
+    readonly queue: string
+  }
+type Instants = "inserted_at" | "scheduled_at" | "attempted_at" | "queued_at"
+
+/** The same as the queue's own connections would give it. */
+const dated = (row: Returned): ClaimedRow => ({
+  ...row,
+  id: idOf(row.id),
+  lease: Number(row.lease),
+  inserted_at: dateOf(row.inserted_at),
+  scheduled_at: dateOf(row.scheduled_at),
+  attempted_at: dateOf(row.attempted_at),
+  queued_at: dateOf(row.queued_at),
+  cron_at: row.cron_at === null ? null : dateOf(row.cron_at)
+})
+
+const dateOf = (at: Timestamp): Date => DateTime.toDateUtc(DateTime.makeUnsafe(at))
