@@ -40,6 +40,16 @@ export interface Ended {
   readonly notBefore: number
 }
 
+/** Heartbeats, by the monotonic clock. */
+interface Beats {
+  /** When the last one that succeeded was sent, and since when none has failed. */
+  sent: number
+  steadySince: number
+  /** What time it was for the database at the last one, and when that was seen. */
+  time: number | undefined
+  timeSeen: number
+}
+
 /** One queue of this node. */
 export class QueueState {
   readonly name: string
@@ -146,7 +156,12 @@ export class Engine {
   /** The node has said that it is gone: it is not to come back. */
   gone = false
   /** By the monotonic clock: when the last heartbeat that succeeded was sent, and since when none has failed. */
-  readonly beats = { sent: Number.NEGATIVE_INFINITY, steadySince: Number.POSITIVE_INFINITY }
+  readonly beats: Beats = {
+    sent: Number.NEGATIVE_INFINITY,
+    steadySince: Number.POSITIVE_INFINITY,
+    time: undefined,
+    timeSeen: 0
+  }
   /** Called when a job is to run again after so many milliseconds. */
   scheduled: (delayMillis: number) => void = () => {}
   /** Claims that are under way. */

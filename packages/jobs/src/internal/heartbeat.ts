@@ -36,7 +36,7 @@ export const run = ({ asked, engine, lease, nodes }: Options): Effect.Effect<nev
       const left = () => (engine.registered ? Math.max(1, engine.beats.sent + fence - engine.monotonic()) : interval)
       const patience = Math.min(interval, left())
       const beaten = yield* Effect.result(
-        promptly(engine.registered ? beat(engine, nodes) : register(engine, nodes), patience, () =>
+        promptly(engine.registered ? beat(engine, nodes, interval) : register(engine, nodes), patience, () =>
           Effect.fail(`no answer within ${Math.round(patience)} ms`)
         )
       )
@@ -79,7 +79,7 @@ export const register = (engine: Engine, nodes: Options["nodes"]) =>
   })
 
 /** Answers whether this node still counts as alive. */
-const beat = (engine: Engine, nodes: Options["nodes"]) =>
+const beat = (engine: Engine, nodes: Options["nodes"], interval: number) =>
   Effect.gen(function* () {
     const { epoch, id } = engine
     const held = [...engine.held.values()].filter(({ interruption }) => interruption !== "lost")
@@ -90,6 +90,7 @@ const beat = (engine: Engine, nodes: Options["nodes"]) =>
     )
     if (epoch !== engine.epoch) return true
     if (!answer.registered) return false
+    watchClock(engine, answer.time, interval)
     const byId = new Map(held.map((one) => [one.row.id, one]))
     for (const id of answer.lost) {
       const one = byId.get(id)
@@ -102,3 +103,17 @@ const beat = (engine: Engine, nodes: Options["nodes"]) =>
     }
     return true
   })
+
+/**
+ * When the database's clock was set, the heartbeats of all nodes look as old as it was set forward, until each has sent the
+ * next: this node judges nobody for a while. Less than two intervals make nobody look dead.
+ */
+const watchClock = (engine: Engine, time: number, interval: number): void => {
+  const monotonic = engine.monotonic()
+  const { beats } = engine
+  if (beats.time !== undefined && Math.abs(time - beats.time - (monotonic - beats.timeSeen)) > 2 * interval) {
+    beats.steadySince = Number.POSITIVE_INFINITY
+  }
+  beats.time = time
+  beats.timeSeen = monotonic
+}

@@ -4,7 +4,7 @@
  * A node is one start of one process: its id is made anew each time, and never used again. Its row stays for a while after
  * its end, so that a job that it claimed with its last breath is found as well.
  */
-import { Duration, Effect } from "effect"
+import { Duration, Effect, Random } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { list, names, releaseKeys } from "./columns.ts"
 import { type Database, now, numbers } from "./database.ts"
@@ -13,6 +13,8 @@ import { type Database, now, numbers } from "./database.ts"
 export interface Beat {
   /** Whether this node still counts as alive. If not, its jobs are somebody else's. */
   readonly registered: boolean
+  /** What time it is for the database, in milliseconds. */
+  readonly time: number
   /** Jobs that are not ours any more. */
   readonly lost: ReadonlyArray<number>
   /** Jobs that somebody wants to be cancelled. */
@@ -63,11 +65,15 @@ export const batch = 1_000
 /** A claim that is older than this has been answered, or never will be. */
 const strayMillis = 10_000
 
-/** A job that was rescued before waits this long, times how often, until it is tried again. */
+/**
+ * A job that was rescued before waits this long, times how often, and up to a half less or more: of jobs that were lost
+ * together one may be what kills nodes, and the others are not to be beside it again.
+ */
 const secondsPerRescue = 15
 
 interface BeatRow {
   readonly registered: boolean
+  readonly time: number
   readonly id: number | null
   readonly lost: boolean | null
 }
@@ -76,17 +82,17 @@ export const make = (database: Database, { expiry, interval: beatInterval }: Lea
   const { schema } = database
   const expiryMillis = Duration.toMillis(expiry)
   const interval = (millis: number) => `interval '${millis} milliseconds'`
-  const alive = `stopped_at is null and heartbeat_at >= ${now} - ${interval(expiryMillis)}`
 
   const register = `
     insert into ${schema}.nodes (id, name, started_at, heartbeat_at) values (gen_random_uuid(), $2, ${now}, ${now})
     returning id`
 
+  // Nobody is dead before somebody else has said so: a clock that was set forward kills no node.
   const beat = `
     with hb as (
-      update ${schema}.nodes set heartbeat_at = ${now} where id = $2::uuid and ${alive} returning id
+      update ${schema}.nodes set heartbeat_at = ${now} where id = $2::uuid and stopped_at is null returning id
     )
-    select exists (select from hb) as registered, p.id, p.lost
+    select exists (select from hb) as registered, (extract(epoch from ${now}) * 1000)::float8 as time, p.id, p.lost
       from (select) one left join lateral (
         select h.id::float8 as id, j.lease is distinct from h.lease or j.state is distinct from 'executing' as lost
           from unnest($3::bigint[], $4::bigint[]) h(id, lease)
@@ -95,18 +101,22 @@ export const make = (database: Database, { expiry, interval: beatInterval }: Lea
       ) p on true`
 
   // Who judges must have been heard of lately, by the same clock: when the server has stood still, nobody was. A job whose
-  // node has no row any more is nobody's, but this node's own it gives up first. Between the look at the nodes and the lock a job may go on to a node that is not
-  // among them; the lease tells.
+  // node has no row any more is nobody's, but this node's own it gives up first. Between the look at the nodes and the lock
+  // a job may go on to a node that is not among them; the lease tells.
   const rescue = `
     with me as materialized (
       select exists (select from ${schema}.nodes where id = $4::uuid and stopped_at is null
                         and heartbeat_at >= ${now} - ${interval(Duration.toMillis(beatInterval) * 2)}) as fresh
+    ), dead as (
+      update ${schema}.nodes n set stopped_at = ${now}
+       where $2 and (select fresh from me) and n.id <> $4::uuid and n.stopped_at is null
+         and n.heartbeat_at < ${now} - ${interval(expiryMillis)}
+      returning n.id
     ), suspect as materialized (
       select j.id, j.lease, coalesce(n.name, 'unknown') as node
         from ${schema}.jobs j left join ${schema}.nodes n on n.id = j.leased_by
        where j.state = 'executing' and j.leased_by <> $4::uuid
-         and (n.id is null or n.stopped_at is not null
-              or ($2 and (select fresh from me) and n.heartbeat_at < ${now} - ${interval(expiryMillis)}))
+         and (n.id is null or n.stopped_at is not null or n.id in (select id from dead))
        order by j.id limit ${batch}
     ), l as materialized (
       select j.id, j.unique_key, s.node,
@@ -133,7 +143,8 @@ export const make = (database: Database, { expiry, interval: beatInterval }: Lea
     ), u as (
       update ${schema}.jobs j
          set state = l.state, lease = j.lease + 1, leased_by = null, rescues = j.rescues + 1, queued_at = ${now},
-             scheduled_at = ${now} + make_interval(secs => j.rescues * ${secondsPerRescue}),
+             scheduled_at = ${now} + make_interval(secs => j.rescues * ${secondsPerRescue}
+                              * (0.5 + (hashint8extended(j.id, $5::bigint) & 1023) / 1024.0)),
              errors = j.errors || ${nodeLost("j", "l.node")}
         from l where j.id = l.id and l.state in ('available', 'retryable')
     )
@@ -171,6 +182,7 @@ export const make = (database: Database, { expiry, interval: beatInterval }: Lea
     beat: (id: string, ids: ReadonlyArray<number>, leases: ReadonlyArray<number>): Effect.Effect<Beat, SqlError> =>
       Effect.map(database.timed<BeatRow>(beat, [id, numbers(ids), numbers(leases)]), (rows) => ({
         registered: rows[0]?.registered === true,
+        time: rows[0]?.time ?? 0,
         lost: rows.flatMap((row) => (row.id !== null && row.lost === true ? [row.id] : [])),
         cancel: rows.flatMap((row) => (row.id !== null && row.lost === false ? [row.id] : []))
       })),
@@ -179,7 +191,7 @@ export const make = (database: Database, { expiry, interval: beatInterval }: Lea
      * node `id` was not heard of lately either. Answers the jobs; if there are as many as `batch`, there may be more.
      */
     rescue: (id: string, expired: boolean): Effect.Effect<ReadonlyArray<Rescued>, SqlError> =>
-      database.timed<Rescued>(rescue, [expired, maxRescues, id]),
+      Effect.flatMap(Random.nextInt, (seed) => database.timed<Rescued>(rescue, [expired, maxRescues, id, seed])),
     /** Jobs that this node claimed a while ago, and that are not among those that it knows. */
     strays: (id: string, known: ReadonlyArray<number>): Effect.Effect<ReadonlyArray<Stray>, SqlError> =>
       database.timed<Stray>(strays, [id, numbers(known)]),
