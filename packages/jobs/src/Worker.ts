@@ -137,6 +137,9 @@ type ResultOf<Result extends Schema.Top> = [Result] extends [never] ? unknown : 
 export interface Running {
   readonly spec: Spec
   readonly run: Handler<unknown, unknown, unknown, never>
+  /** The handler alone, and the services with which `run` provides it. */
+  readonly handler: Handler<unknown, unknown, unknown, unknown>
+  readonly services: Context.Context<unknown>
 }
 
 /** A definition with its defaults, and codecs in the place of schemas. */
@@ -214,7 +217,7 @@ export const Service =
           Effect.gen(function* () {
             const handler = yield* make
             const services = withoutPlace(yield* Effect.context<unknown>())
-            return { spec, run: (job) => Effect.provideContext(handler(job), services) }
+            return { spec, handler, services, run: (job) => Effect.provideContext(handler(job), services) }
           })
         )
     }

@@ -61,9 +61,14 @@ const toJob = (row: ClaimedRow, queue: string, args: unknown): Job => ({
 })
 
 /** The handler's effect: within its timeout, in a span that goes on with the enqueuer's trace, with the job in its logs. */
-export const run = (worker: Worker, job: Job, trace: string | null): Effect.Effect<unknown, unknown> => {
+export const run = <R = never>(
+  worker: Worker,
+  job: Job,
+  trace: string | null,
+  handle: (job: Job) => Effect.Effect<unknown, unknown, R> = worker.run
+): Effect.Effect<unknown, unknown, R> => {
   const { spec } = worker
-  const handled = Effect.suspend(() => worker.run(job))
+  const handled = Effect.suspend(() => handle(job))
   const limited =
     spec.timeout === undefined
       ? handled
@@ -91,7 +96,7 @@ const parentOf = (trace: string | null): { readonly root: true } | { readonly pa
 }
 
 /** The services of a job's fiber: those of the queue, with the job in the log annotations. */
-export const servicesOf = (services: Context.Context<never>, job: Job): Context.Context<never> =>
+export const servicesOf = <R>(services: Context.Context<R>, job: Job): Context.Context<R> =>
   Context.add(services, References.CurrentLogAnnotations, {
     ...Context.get(services, References.CurrentLogAnnotations),
     job: job.id,

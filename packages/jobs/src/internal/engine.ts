@@ -142,6 +142,7 @@ export class Engine {
   /** What jobs run with. */
   readonly services: Context.Context<never>
   readonly clock: Clock.Clock
+  private readonly contexts = new Map<Worker, Context.Context<unknown>>()
   readonly held = new Map<number, Held>()
   /** Jobs for which this node has no code: `worker`, or `worker@version`. */
   readonly excluded = new Set<string>()
@@ -291,10 +292,21 @@ export class Engine {
         return
       }
     }
-    const effect = Exit.isSuccess(job) ? Attempt.run(worker, job.value, row.trace) : Effect.failCause(job.cause)
-    const services = Exit.isSuccess(job) ? Attempt.servicesOf(this.services, job.value) : this.services
-    held.fiber = Effect.runForkWith(services)(effect)
+    held.fiber = Exit.isSuccess(job)
+      ? Effect.runForkWith(Attempt.servicesOf(this.servicesFor(worker), job.value))(
+          Attempt.run(worker, job.value, row.trace, worker.handler)
+        )
+      : Effect.runFork(Effect.failCause(job.cause))
     held.fiber.addObserver((exit) => this.ended(held, exit))
+  }
+
+  /** What a worker's handlers run with, put together once. */
+  private servicesFor(worker: Worker): Context.Context<unknown> {
+    const known = this.contexts.get(worker)
+    if (known !== undefined) return known
+    const made = Context.merge(this.services, worker.services)
+    this.contexts.set(worker, made)
+    return made
   }
 
   private ended(held: Held, exit: Exit.Exit<unknown, unknown>): void {
@@ -430,10 +442,9 @@ export class Engine {
 
   /** The times of an ended attempt. */
   times({ held, durationMillis }: Ended) {
-    const { scheduled_at, attempted_at } = held.row
     return {
       duration: Duration.millis(durationMillis),
-      waited: Duration.millis(Math.max(0, attempted_at.getTime() - scheduled_at.getTime()))
+      waited: Duration.millis(waitedMillis(held))
     }
   }
 
@@ -460,6 +471,9 @@ export class Engine {
     }
   }
 }
+
+/** How long a job had been due when it was claimed. */
+export const waitedMillis = ({ row }: Held): number => Math.max(0, row.attempted_at.getTime() - row.scheduled_at.getTime())
 
 /** How long after an interruption a handler counts as stuck. */
 const stuckAfterMillis = 10_000

@@ -74,10 +74,14 @@ export class Hub {
     this.metric(total, event, queue, worker).updateUnsafe(n, this.context)
   }
 
-  /** How long a handler ran, and how long its job had waited before. */
-  observe(queue: string, worker: string, durationMillis: number, waitedMillis: number): void {
-    this.metric(duration, "duration", queue, worker).updateUnsafe(durationMillis, this.context)
-    this.metric(waited, "waited", queue, worker).updateUnsafe(waitedMillis, this.context)
+  /** Observes how long a handler ran, and how long its job had waited before. */
+  observer(queue: string, worker: string): (durationMillis: number, waitedMillis: number) => void {
+    const ran = this.metric(duration, "duration", queue, worker)
+    const stood = this.metric(waited, "waited", queue, worker)
+    return (durationMillis, waitedMillis) => {
+      ran.updateUnsafe(durationMillis, this.context)
+      stood.updateUnsafe(waitedMillis, this.context)
+    }
   }
 
   private metric(base: Metric.Metric<number, unknown>, event: string, queue: string, worker: string) {

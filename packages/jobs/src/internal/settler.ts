@@ -8,7 +8,7 @@
 import { Duration, Effect } from "effect"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
 import type { JobEvent } from "../JobEvent.ts"
-import type { Ended, Engine } from "./engine.ts"
+import { type Ended, type Engine, type Held, waitedMillis } from "./engine.ts"
 import type * as Settle from "./settle.ts"
 
 /** How many verdicts one statement writes. */
@@ -194,7 +194,7 @@ const conclude = (engine: Engine, all: ReadonlyArray<Ended>, written: Written): 
     if (written.get(one.held.row.id) === "locked") engine.unwritten.push({ ...one, notBefore })
   }
   const events: Array<JobEvent> = []
-  const counts = new Map<string, { readonly queue: string; readonly worker: string; n: number }>()
+  const groups = new Map<string, Group>()
   for (const one of ended) {
     const { held } = one
     engine.forget(held)
@@ -204,23 +204,32 @@ const conclude = (engine: Engine, all: ReadonlyArray<Ended>, written: Written): 
     const end = found === "locked" ? undefined : found
     const state = end?.state
     if (state === "retryable" || state === "scheduled") engine.scheduled(one.verdict?.line.delayMillis ?? 0)
-    const worker = held.row.worker
-    const queue = held.queue.name
-    if (held.worker !== undefined) {
-      const { duration, waited } = engine.times(one)
-      engine.hub.observe(queue, worker, Duration.toMillis(duration), Duration.toMillis(waited))
-    }
-    if (state === "completed" && !engine.hub.active) {
-      const key = `${queue} ${worker}`
-      const count = counts.get(key)
-      if (count === undefined) counts.set(key, { queue, worker, n: 1 })
-      else count.n++
-    } else {
-      events.push(eventOf(engine, one, end))
-    }
+    const group = groupOf(engine, groups, held)
+    if (held.worker !== undefined) group.observe(one.durationMillis, waitedMillis(held))
+    if (state === "completed" && !engine.hub.active) group.completed++
+    else events.push(eventOf(engine, one, end))
   }
-  for (const { n, queue, worker } of counts.values()) engine.hub.count("Completed", queue, worker, n)
+  for (const { completed, queue, worker } of groups.values()) {
+    if (completed > 0) engine.hub.count("Completed", queue, worker, completed)
+  }
   engine.hub.emit(events)
+}
+
+/** Jobs of one worker in one queue, which are counted together. */
+interface Group {
+  readonly queue: string
+  readonly worker: string
+  readonly observe: ReturnType<Engine["hub"]["observer"]>
+  completed: number
+}
+
+const groupOf = (engine: Engine, groups: Map<string, Group>, { queue: { name: queue }, row: { worker } }: Held): Group => {
+  const key = `${queue} ${worker}`
+  const known = groups.get(key)
+  if (known !== undefined) return known
+  const made = { queue, worker, observe: engine.hub.observer(queue, worker), completed: 0 }
+  groups.set(key, made)
+  return made
 }
 
 const drop = (engine: Engine, ended: Ended): void => {
