@@ -17,7 +17,9 @@ const planner = {
   enable_bitmapscan: "off",
   enable_hashjoin: "off",
   enable_mergejoin: "off",
-  jit: "off"
+  jit: "off",
+  // Who waits for a row longer than that does something else meanwhile.
+  lock_timeout: "500ms"
 }
 
 /** How long connections that are still in use may take to close: longer only where the database does not answer. */
@@ -39,14 +41,23 @@ export const make = (
       maxConnections: connections,
       applicationName
     }).pipe(
+      // The pool opens its connections when it has been made: whether it can, the first one tells.
+      Effect.tap((pool) => pool`select 1`),
       Effect.provide(Reactivity.layer),
       // Sockets, and how long they may be idle, go by the live clock.
       Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())
     )
-  // A pooler may refuse parameters that it does not know. The queue works without them.
-  return closingWithin(
-    closeTimeout,
-    Effect.catch(open({ ...config.startupParameters, ...planner }), () => open(config.startupParameters))
+  return Effect.catchIf(
+    closingWithin(closeTimeout, open({ ...config.startupParameters, ...planner })),
+    isRefusal,
+    (refusal) =>
+      Effect.andThen(
+        Effect.logInfo(
+          `The database does not let "${applicationName}" set how its statements are planned (${problemOf(refusal)}):`
+            + " they are planned as the server finds right"
+        ),
+        closingWithin(closeTimeout, open(config.startupParameters))
+      )
   )
 }
 
@@ -73,3 +84,13 @@ export const own = (config: PgClient.PgClientConfig): PgClient.PgClientConfig =>
   // Without it, codecs that were registered for the whole process would hold here too.
   types: PgTypes.makeRegistry()
 })
+
+/** Whether a server or a pooler does not take a parameter at the start of a connection. */
+const isRefusal = (error: SqlError): boolean => {
+  const { cause } = error.reason
+  const code = typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+  return code === "08P01" || code === "42704" || /unsupported startup parameter/i.test(problemOf(error))
+}
+
+const problemOf = ({ reason: { cause, message } }: SqlError): string =>
+  cause instanceof Error ? cause.message : message

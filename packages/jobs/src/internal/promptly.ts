@@ -42,5 +42,6 @@ export const closingWithin = <A, E, R>(
 ): Effect.Effect<A, E, Exclude<R, Scope.Scope> | Scope.Scope> =>
   Effect.flatMap(
     Effect.acquireRelease(Scope.make(), (scope) => within(duration, Scope.close(scope, Exit.void))),
-    (scope) => Scope.provide(effect, scope)
+    // What could not be acquired as a whole is of no use to the surrounding scope, however long that lasts.
+    (scope) => Effect.onError(Scope.provide(effect, scope), () => within(duration, Scope.close(scope, Exit.void)))
   )
