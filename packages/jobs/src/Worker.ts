@@ -42,6 +42,7 @@ import {
   Tracer
 } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
+import { textOf } from "./internal/failureText.ts"
 import { Jobs } from "./internal/jobsService.ts"
 import { findUnstorable } from "./internal/json.ts"
 import type { Job } from "./Job.ts"
@@ -286,20 +287,33 @@ const fieldsOf = (ast: SchemaAST.AST): ReadonlySet<string> | undefined => {
 const newJob = (spec: Spec, args: unknown, options: Options<string>): NewJob => {
   const encoded = spec.encodeArgs(args)
   const unique = options.unique === false ? undefined : (options.unique ?? spec.unique)
+  const stored = checked(spec, encoded, unique)
+  const partition = stored._tag === "Valid" ? (options.partition ?? partitionOf(spec, args)) : undefined
+  const misplaced = partition instanceof InvalidJob
   return {
     "~coppice/jobs/NewJob": true,
     worker: spec.name,
     argsVersion: spec.argsVersion,
-    args: checked(spec, encoded, unique),
+    args: misplaced ? { _tag: "Invalid", error: partition } : stored,
     queue: options.queue ?? spec.queue,
     priority: options.priority ?? spec.priority,
     maxAttempts: options.maxAttempts ?? spec.maxAttempts,
     tags: options.tags === undefined ? spec.tags : [...new Set([...spec.tags, ...options.tags])],
     meta: options.meta === undefined ? spec.meta : { ...spec.meta, ...options.meta },
-    partition: options.partition ?? (Exit.isSuccess(encoded) ? spec.partition?.(args) : undefined),
+    partition: misplaced ? undefined : partition,
     unique,
     scheduleAt: options.scheduleAt,
     scheduleIn: options.scheduleIn
+  }
+}
+
+/** Whose turn it is. A function that throws makes its own job invalid, and not those that are enqueued together with it. */
+const partitionOf = (spec: Spec, args: unknown): string | undefined | InvalidJob => {
+  try {
+    return spec.partition?.(args)
+  } catch (defect) {
+    const problem = `of its args cannot be told: ${textOf(Cause.die(defect), 1_000)}`
+    return new InvalidJob({ worker: spec.name, path: "partition", problem })
   }
 }
 

@@ -73,6 +73,24 @@ describe("a job", () => {
     assert.isUndefined(problemOf(Renamed.job({ userId: 1 }, { unique: { keys: [] } })))
   })
 
+  it("whose partition cannot be told is invalid alone", () => {
+    class Tenant extends Worker.Service<Tenant>()("Tenant", {
+      args: { tenant: Schema.NullOr(Schema.Struct({ id: Schema.String })) },
+      // What somebody writes who does not expect null.
+      partition: ({ tenant }) => (tenant as { readonly id: string }).id
+    }) {}
+    const jobs = [{ id: "a" }, null, { id: "b" }].map((tenant) => Tenant.job({ tenant }))
+    assert.deepStrictEqual(
+      jobs.map((job) => job.partition ?? problemOf(job)?.path),
+      ["a", "partition", "b"]
+    )
+    assert.include(
+      problemOf(Tenant.job({ tenant: null }))?.message,
+      "A job for Tenant cannot be enqueued: partition of its args cannot be told: TypeError: Cannot read properties of null"
+    )
+    assert.strictEqual(Tenant.job({ tenant: null }, { partition: "c" }).partition, "c")
+  })
+
   it("adds its tags and meta to those of its worker", () => {
     const job = Sync.job({ account: 1 }, { tags: ["b", "io"], meta: { team: "b", n: 1 } })
     assert.deepStrictEqual(job.tags, ["io", "b"])
