@@ -108,7 +108,7 @@ describe("the crontab on ten connections", () => {
             Effect.gen(function* () {
               for (let round = racer; ; round++) {
                 const [read] = (yield* statements.load([])).rows
-                const first = ((read?.last_fire?.getTime() ?? Number.NaN) - tick(0)) / 1_000 + 1
+                const first = (Number(read?.last_fire ?? Number.NaN) - tick(0)) / 1_000 + 1
                 if (first > 200) return
                 const count = Math.min(1 + ((round * 3) % 7), 201 - first)
                 yield* fire(

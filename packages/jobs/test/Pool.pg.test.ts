@@ -38,7 +38,7 @@ layer(Postgres.layerTestDatabase(), { excludeTestServices: true })("the queue's 
     Effect.scoped(
       Effect.gen(function* () {
         const { logged, pool } = yield* open(() => undefined)
-        if (Exit.isFailure(pool)) return yield* pool
+        if (Exit.isFailure(pool)) return assert.fail(String(pool.cause))
         assert.deepStrictEqual(yield* settings(pool.value), ["off", "off", "500ms"])
         assert.deepStrictEqual(logged, [])
       })
@@ -54,7 +54,7 @@ layer(Postgres.layerTestDatabase(), { excludeTestServices: true })("the queue's 
       Effect.scoped(
         Effect.gen(function* () {
           const { logged, pool } = yield* open((start) => (start.includes("enable_") ? [code, message] : undefined))
-          if (Exit.isFailure(pool)) return yield* pool
+          if (Exit.isFailure(pool)) return assert.fail(String(pool.cause))
           assert.deepStrictEqual(yield* settings(pool.value), ["on", "on", "0"])
           assert.lengthOf(logged, 1)
           assert.include(logged[0], `Info The database does not let "coppice jobs" set`)
