@@ -24,6 +24,7 @@ import { type InvalidOptions, nodeName } from "./internal/options.ts"
 import * as Internal from "./internal/runner.ts"
 import * as Cron from "./internal/runnerCron.ts"
 import * as Start from "./internal/start.ts"
+import { workersIn } from "./internal/workers.ts"
 import type { JobId, State } from "./Job.ts"
 import type { Jobs } from "./Jobs.ts"
 import { Jobs as JobsKey } from "./internal/jobsService.ts"
@@ -241,7 +242,7 @@ const assemble = <const Workers extends ReadonlyArray<Layer.Any>>(
     Runner,
     Effect.gen(function* () {
       const parts = yield* Parts
-      const workers = Start.workersIn(yield* Effect.context<never>())
+      const workers = yield* workersIn(yield* Effect.context<never>())
       for (const { spec } of workers.values()) {
         const problem = checkSpec(spec)
         if (problem !== undefined) return yield* problem

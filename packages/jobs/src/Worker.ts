@@ -46,6 +46,7 @@ import { textOf } from "./internal/failureText.ts"
 import { Jobs } from "./internal/jobsService.ts"
 import { findUnstorable } from "./internal/json.ts"
 import type { Job } from "./Job.ts"
+import { prefix } from "./internal/workers.ts"
 import {
   type Enqueued,
   InvalidJob,
@@ -201,7 +202,7 @@ export const Service =
     name: Name,
     definition: Definition<Args, Result>
   ): WorkerClass<Self, Name, ArgsOf<Args>, ResultOf<Result>> => {
-    const Tag = Context.Service<Self, Running>()(`@coppice/jobs/Worker/${name}`)
+    const Tag = Context.Service<Self, Running>()(keyOf(name))
     // From here on args are opaque: what the types promise of them, their schema checks.
     const spec = toSpec(name, definition as unknown as Definition<ArgsInput, Schema.Top>)
     const job = (args: unknown, options: Options<string> = {}) => newJob(spec, args, options)
@@ -242,6 +243,18 @@ export const defaultBackoff = (attempt: number, maxAttempts: number): Effect.Eff
   })
 
 // --------------------------------------------------------------------------------------------------------------------
+
+/** How many classes have been made of each name. */
+const made = new Map<string, number>()
+
+/** A key of its own for each class: two of one name must not stand in for each other unseen. */
+const keyOf = <Name extends string>(name: Name): `@coppice/jobs/Worker/${Name}` => {
+  const count = (made.get(name) ?? 0) + 1
+  made.set(name, count)
+  const first = `${prefix}/${name}` as const
+  // Types cannot tell the second class of a name from the first.
+  return count === 1 ? first : (`${prefix} ${count}/${name}` as typeof first)
+}
 
 /** Services without what says where a fiber is: a job's span and log annotations are its own, not those of the start. */
 const withoutPlace = Context.omit(Tracer.ParentSpan, References.CurrentLogAnnotations, References.CurrentLogSpans)

@@ -1,4 +1,4 @@
-import { Jobs, JobsConfig, Worker } from "@coppice/jobs"
+import { Jobs, JobsConfig, Runner, Worker } from "@coppice/jobs"
 import { Postgres } from "@coppice/postgres"
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Layer, Schema } from "effect"
@@ -10,12 +10,15 @@ const worker = (definition: { readonly priority?: number; readonly queue?: strin
   return Odd.layer
 }
 
-const start = (options: Partial<Jobs.Options<[ReturnType<typeof worker>]>>) =>
+const start = (options: Partial<Jobs.Options<ReadonlyArray<ReturnType<typeof worker>>>>) =>
   Layer.build(Jobs.layer({ queues: { default: 10 }, workers: [worker({})], ...options })).pipe(
     Effect.scoped,
     Effect.flip,
     Effect.map(({ message }) => message)
   )
+
+const runner = (workers: ReadonlyArray<ReturnType<typeof worker>>, node?: string) =>
+  Effect.scoped(Layer.build(Runner.layer({ workers, node })))
 
 layer(Postgres.layerTest.pipe(Layer.provideMerge(Layer.succeed(JobsConfig.TimeSource, "clock"))))(
   "a node whose options make no sense does not start, and says why",
@@ -39,11 +42,24 @@ layer(Postgres.layerTest.pipe(Layer.provideMerge(Layer.succeed(JobsConfig.TimeSo
         ["a node with too long a name", { node: "n".repeat(256) }, "node is longer than 255 characters"],
         ["no connections", { connections: 0 }, "connections is 0"],
         ["half a rescue", { maxRescues: 0.5 }, "maxRescues is 0.5"],
+        [
+          "two workers of one name",
+          { workers: [worker({}), worker({})] },
+          'workers has two workers called "Odd": jobs'
+        ],
         ["a queue with a negative limit", { queues: { default: -1 } }, 'Queue "default"'],
         ["a retention of minus a day", { retention: { completed: { age: -86_400_000 } } }, "completed.age"]
       ] as const) {
         it.effect(name, () => Effect.map(start(options), (message) => assert.include(message, expected)))
       }
+      it.effect("two workers of one name for a runner, and a runner whose name PostgreSQL cannot hold", () =>
+        Effect.gen(function* () {
+          const same = yield* Effect.flip(runner([worker({}), worker({})]))
+          assert.include(same.message, 'workers has two workers called "Odd"')
+          const nameless = yield* Effect.flip(runner([worker({})], "a\u0000b"))
+          assert.include(nameless.message, "node ")
+        })
+      )
       it.effect("a schema with a quote in its name", () =>
         start({}).pipe(
           Effect.provideService(JobsConfig.SchemaName, 'a"b'),

@@ -1,7 +1,7 @@
 /**
  * Putting the service together, with a node behind it or without.
  */
-import { type Context, Duration, Effect, Layer } from "effect"
+import { Duration, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { hostname } from "node:os"
 import * as JobLogger from "../JobLogger.ts"
@@ -9,7 +9,6 @@ import type { Options, Shape, Status } from "../Jobs.ts"
 import { SchemaName, TimeSource } from "../JobsConfig.ts"
 import * as Migrations from "../Migrations.ts"
 import * as Retention from "../Retention.ts"
-import type * as Worker from "../Worker.ts"
 import * as Care from "./care.ts"
 import type { Client, Signal } from "./client.ts"
 import * as CronEntry from "./cronEntry.ts"
@@ -24,6 +23,7 @@ import { count, durationFrom, nodeName } from "./options.ts"
 import * as Queues from "./queues.ts"
 import * as Runtime from "./runtime.ts"
 import { Signals } from "./signals.ts"
+import { workersIn } from "./workers.ts"
 
 /** The service alone, on the application's connections, and what it stands on. Who is `alone` has nobody to signal to. */
 export const clientWith = Effect.fnUntraced(function* (alone: boolean, hear?: (signal: Signal) => void) {
@@ -59,7 +59,7 @@ export const node = Effect.fnUntraced(function* <Workers extends ReadonlyArray<L
   const name = yield* nodeName(options.node ?? hostname())
   const retention = yield* Retention.limits(options.retention)
   const cron = yield* CronEntry.prepareAll(options.cron ?? [])
-  const workers = workersIn(context)
+  const workers = yield* workersIn(context)
   for (const { spec } of workers.values()) {
     const problem = checkSpec(spec)
     if (problem !== undefined) return yield* problem
@@ -113,15 +113,6 @@ const defaults = {
   },
   clock: { lease: "1 day", pollInterval: "1 hour", shutdownGrace: 0, maintenanceInterval: "1 day" }
 } as const
-
-/** The workers among the services of a context. */
-export const workersIn = (context: Context.Context<never>): ReadonlyMap<string, Worker.Running> =>
-  new Map(
-    [...context.mapUnsafe].flatMap(([key, value]) =>
-      // What stands under such a key was put there by `Worker.toLayer`.
-      key.startsWith("@coppice/jobs/Worker/") ? [[(value as Worker.Running).spec.name, value as Worker.Running]] : []
-    )
-  )
 
 const service = (client: Client, hub: Hub, status: Effect.Effect<Status>): Shape => ({
   ...Enqueue.make(client),
