@@ -29,8 +29,8 @@ export const channel = (database: Database): string => `coppice_jobs_${database.
 /** Notifications are at most this far apart when there are many. */
 const gapMillis = 5
 
-/** NOTIFY takes less than 8000 bytes; a queue's name up to four times 127. */
-const namesPerMessage = 12
+/** NOTIFY takes less than 8000 bytes. A queue's name may have 127 characters, each of which takes six where it is escaped. */
+const longestPayload = 7_999
 
 export class Signals {
   private readonly queues = new Set<string>()
@@ -94,6 +94,7 @@ export class Signals {
       ...(others.has("Due") ? { due: true as const } : {})
     }
     if (names.length === 0 && others.size === 0) return []
-    return [{ from, ...flags, jobs: names.length > namesPerMessage ? ["*"] : names }]
+    const message = { from, ...flags, jobs: names }
+    return [Buffer.byteLength(JSON.stringify(message)) > longestPayload ? { ...message, jobs: ["*"] } : message]
   }
 }
