@@ -13,7 +13,10 @@ export type Which = "all" | "problems" | "none"
  * with a `log` of `"none"` there.
  */
 export const layer = (which: Which = "all"): Layer.Layer<never, never, Jobs> =>
-  Layer.effectDiscard(Effect.flatMap(Jobs, (jobs) => Effect.forkScoped(run(jobs.events, which))))
+  Layer.effectDiscard(
+    // It listens when the layer is there, so that nothing that comes then is missed.
+    Effect.flatMap(Jobs, (jobs) => Effect.forkScoped(run(jobs.events, which), { startImmediately: true }))
+  )
 
 /** Logs a stream of events for as long as it goes on. */
 export const run = (events: Stream.Stream<JobEvent>, which: Which): Effect.Effect<void> =>

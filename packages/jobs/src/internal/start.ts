@@ -91,7 +91,7 @@ export const node = Effect.fnUntraced(function* <Workers extends ReadonlyArray<L
     maintenanceInterval: usual.maintenanceInterval
   })
   const log = options.log ?? "problems"
-  yield* Effect.forkScoped(JobLogger.run(log === "all" ? hub.stream : hub.problems, log))
+  yield* Effect.forkScoped(JobLogger.run(log === "all" ? hub.stream : hub.problems, log), { startImmediately: true })
   const jobs = service(
     Runtime.clientOf(sql, database, { hub }, signals),
     hub,
