@@ -116,7 +116,7 @@ export class QueueState {
   measure(began: number, now: number): void {
     const cycle = Math.max(0.5, began - this.claimedAt)
     this.pace = this.pace * 0.5 + ((this.ended - this.endedThen) / cycle) * 0.5
-    this.claimMillis = this.claimMillis * 0.8 + Math.max(0.5, now - began) * 0.2
+    this.claimMillis = this.claimMillis * 0.5 + Math.max(0.5, now - began) * 0.5
     this.claimedAt = began
     this.endedThen = this.ended
   }

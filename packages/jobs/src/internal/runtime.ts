@@ -87,6 +87,8 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   yield* Queues.registerDefaults(database)(
     Object.fromEntries(Array.from(engine.queues, ([name, { options }]) => [name, options]))
   )
+  // Before jobs end: making the partition of the day keeps them waiting for a moment.
+  yield* makePartitions(database)
   yield* Heartbeat.register(engine, nodes)
   // What is due before the next poll, that must be told. On virtual time, where an idle node sleeps until something is due so
   // that a week is a few steps, it is everything.
@@ -254,9 +256,8 @@ const maintain = (
 ): Effect.Effect<never> =>
   Effect.gen(function* () {
     while (true) {
-      const pruned = yield* Effect.result(
-        Effect.andThen(History.ensurePartitions(client.database), History.prune(client.database, retention))
-      )
+      yield* makePartitions(client.database)
+      const pruned = yield* Effect.result(History.prune(client.database, retention))
       if (pruned._tag === "Failure") {
         yield* Effect.logWarning("The history could not be kept in order; trying again later", pruned.failure)
       } else if (pruned.success.jobs > 0) {
@@ -265,6 +266,13 @@ const maintain = (
       yield* Effect.sleep(maintenanceInterval)
     }
   })
+
+/** Without one, jobs end in the default partition, and nothing is lost. */
+const makePartitions = (database: Database.Database): Effect.Effect<void> =>
+  History.ensurePartitions(database).pipe(
+    Effect.asVoid,
+    Effect.catch((error) => Effect.logWarning("The history's next days could not be prepared; trying again later", error))
+  )
 
 /** A client on the application's connections. */
 export const clientOf = (
