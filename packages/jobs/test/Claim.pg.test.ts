@@ -39,7 +39,7 @@ layer(tables, { excludeTestServices: true })("claims on eight connections", (it)
       Effect.flatMap(Recorder, ({ client }) =>
         client.database.run<{ readonly id: number }>(
           `insert into jobs.jobs (queue, worker, priority, queued_at)
-           select 'default', 'Test', n * 7 % 10, statement_timestamp() - n * 7919 % 3600 * interval '1 second'
+           select 'default', 'Test', n * 7 % 10, statement_timestamp() - abs(hashint4(n)) % 3600 * interval '1 second'
              from generate_series(1, $1::int) n
            returning id::float8 as id`,
           [n]

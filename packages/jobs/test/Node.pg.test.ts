@@ -96,6 +96,24 @@ layer(Database, { excludeTestServices: true })("a node", (it) => {
       )
     )
 
+    it.effect("starts nothing of queues that were paused before, at no time", () =>
+      alone(
+        Effect.gen(function* () {
+          const { jobs, runs, start } = yield* setUp
+          // The more there are, the longer it takes to read what was said of them.
+          const names = Array.from({ length: 30 }, (_, n) => `queue ${n}`)
+          for (const queue of names) yield* jobs.pause(queue)
+          yield* jobs.enqueueMany(names.map((queue) => task(0, { queue })))
+          const queues = Object.fromEntries(names.map((name) => [name, 3]))
+          for (let round = 0; round < 5; round++) {
+            yield* Effect.scoped(Effect.andThen(start("one", { queues, connections: 8 }), aWhile))
+            assert.deepStrictEqual(runs, [])
+          }
+          for (const { attempt, lease } of yield* jobs.list()) assert.deepStrictEqual([attempt, lease], [0, 0])
+        })
+      )
+    )
+
     it.effect("under a name that was paused stays paused, while others go on", () =>
       alone(
         Effect.gen(function* () {
