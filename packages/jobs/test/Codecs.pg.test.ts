@@ -59,6 +59,7 @@ const Peculiar = Layer.unwrap(
       transformQueryNames: snake,
       transformJson: true,
       multiplex: true,
+      prepare: false,
       idleTimeout: "1 millis",
       connectionTTL: 0
     })
