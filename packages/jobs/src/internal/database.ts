@@ -4,7 +4,7 @@
  * `$1` of every timed statement is the time: null for the clock of the database, which is the one that all nodes share,
  * or an instant of Effect's `Clock` in tests. `now` is how statements spell it.
  */
-import { Clock, type DateTime, Duration, Effect, Schema } from "effect"
+import { DateTime, Duration, Effect, Schema } from "effect"
 import type { SqlClient } from "effect/sql/SqlClient"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import { JobId } from "../Job.ts"
@@ -67,7 +67,7 @@ export const make = (client: SqlClient, name: string, time: TimeSource): Effect.
     timed: <Row extends object>(text: string, params: ReadonlyArray<unknown> = []) =>
       time === "database"
         ? run<Row>(text, [null, ...params])
-        : Effect.flatMap(Clock.currentTimeMillis, (millis) => run<Row>(text, [new Date(millis), ...params]))
+        : Effect.flatMap(DateTime.nowAsDate, (date) => run<Row>(text, [date, ...params]))
   })
 }
 
