@@ -149,7 +149,23 @@ layer(tables)("care on several connections", (it) => {
         // A failure does not bring the job back.
         const three = yield* insertOne({ state: "executing" })
         const failed = { id: three, lease: 1, to: "retryable", delayMillis: 1_000 } as const
-        yield* inOrder(sql, care.cancel({}), settle.settle([failed]))
+        const done = yield* Deferred.make<void>()
+        const go = yield* Deferred.make<void>()
+        const asked = yield* Effect.forkChild(
+          sql.withTransaction(
+            Effect.tap(care.cancel({}), () => Effect.andThen(Deferred.succeed(done, undefined), Deferred.await(go)))
+          )
+        )
+        yield* Deferred.await(done)
+        // Whoever has locked the job keeps nobody waiting: it is written later.
+        assert.deepStrictEqual(yield* settle.settle([failed]), [])
+        assert.deepStrictEqual([...(yield* settle.present([three], [1]))], [three])
+        yield* Deferred.succeed(go, undefined)
+        assert.deepStrictEqual(yield* Fiber.join(asked), { cancelled: 0, requested: 1 })
+        assert.deepStrictEqual(
+          (yield* settle.settle([failed])).map(({ state }) => state),
+          ["cancelled"]
+        )
         assert.strictEqual(yield* only, "cancelled")
       })
     )

@@ -65,7 +65,7 @@ layer(Real)("enqueue on several connections", (it) => {
       // This process believes that it is 1970.
       const id = idOf(yield* enqueue(Mail.job({ to: "ada" }, { scheduleIn: "1 hour" })))
       const [row] = yield* sql`
-        select state, scheduled_at - inserted_at = interval '1 hour' as hour, queued_at = inserted_at as same,
+        select state, scheduled_at - inserted_at = interval '1 hour' as hour, queued_at = inserted_at::timestamptz(3) as same,
                inserted_at between statement_timestamp() - interval '1 minute' and statement_timestamp() as now
           from jobs.jobs where id = ${id}`
       assert.deepStrictEqual({ ...row }, { state: "scheduled", hour: true, same: true, now: true })

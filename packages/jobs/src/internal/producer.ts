@@ -29,7 +29,9 @@ export const run = (engine: Engine, queue: QueueState, claim: Claim): Effect.Eff
 const claimLoop = (engine: Engine, queue: QueueState, claim: Claim): Effect.Effect<never> =>
   Effect.gen(function* () {
     let pauseMillis = 50
+    // Claims of a limited queue that were made because it was time, and brought nothing.
     let vain = 0
+    let timed = false
     while (true) {
       queue.wake.closeUnsafe()
       const demand = queue.more ? engine.demand(queue) : 0
@@ -74,11 +76,18 @@ const claimLoop = (engine: Engine, queue: QueueState, claim: Claim): Effect.Effe
       pauseMillis = 50
       const { retryIn, rows } = claimed.success
       queue.measure(began, engine.now())
-      vain = rows.length === 0 ? vain + 1 : 0
+      vain = timed && rows.length === 0 ? vain + 1 : 0
+      timed = false
       if (retryIn !== undefined && !queue.more) {
         // With more partitions than a claim looks at, all of them at their limits, it asks for one claim after the other.
         const millis = Math.max(Duration.toMillis(retryIn), Math.min(longestVainMillis, 2 ** vain))
-        yield* Effect.timeoutOrElse(queue.wake.await, { duration: millis, orElse: () => Effect.void })
+        yield* Effect.timeoutOrElse(queue.wake.await, {
+          duration: millis,
+          orElse: () =>
+            Effect.sync(() => {
+              timed = true
+            })
+        })
         queue.look()
       }
     }
