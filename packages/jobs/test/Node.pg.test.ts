@@ -167,14 +167,15 @@ layer(Database, { excludeTestServices: true })("a node", (it) => {
             const before = yield* Tree.get(path)
             yield* Tree.kill(path)
             const next = [yield* enqueue(0), yield* enqueue(0), yield* enqueue(0, { scheduleIn: 50 })]
-            for (const id of [...running, ...next]) yield* completed(id)
+            // What a claim brought that was killed with its queue is found after ten seconds.
+            for (const id of [...running, ...next]) yield* completed(id, 20_000)
             all.push(...running, ...next)
             const after = yield* eventually(`${path} is back`, Tree.get(path), ({ status }) => status === "running")
             assert.strictEqual(after.restarts, before.restarts + 1, path)
             assert.deepInclude(yield* Tree.get("jobs"), { status: "running", restarts: 0 })
           }
           for (const record of yield* jobs.list({ id: all }, { limit: 100 })) {
-            assert.deepInclude(record, { state: "completed", attempt: 1, rescues: 0, lease: 1, errors: [] })
+            assert.deepInclude(record, { state: "completed", attempt: 1, rescues: 0, errors: [] })
           }
           assert.lengthOf(runs, all.length)
           assert.lengthOf(at("default"), new Set(runs.map(({ job }) => job)).size)
@@ -196,6 +197,33 @@ layer(Database, { excludeTestServices: true })("a node", (it) => {
             returning id::float8 as id`
           yield* completed(orphan?.id ?? assert.fail(), 5_000)
           assert.isBelow(Duration.toMillis((yield* one.jobs.status).heartbeatAge ?? Duration.infinity), 2_000)
+        })
+      )
+    )
+
+    it.effect("writes what had ended and was not written yet", () =>
+      alone(
+        Effect.gen(function* () {
+          const { begun, completed, enqueue, jobs, runs, sql, start } = yield* setUp
+          yield* start("one", { lease: "4 seconds" })
+          const id = yield* enqueue(200)
+          yield* begun(1)
+          yield* whileOpen(
+            sql,
+            sql`select from jobs.jobs for update`,
+            Effect.gen(function* () {
+              yield* eventually(
+                "it has ended",
+                Effect.sync(() => runs[0]?.how),
+                (how) => how === "succeeded"
+              )
+              yield* aWhile
+              yield* Tree.kill("jobs/settler")
+            })
+          )
+          yield* completed(id)
+          assert.deepInclude(yield* jobs.get(id), { attempt: 1, lease: 1, rescues: 0 })
+          assert.lengthOf(runs, 1)
         })
       )
     )
