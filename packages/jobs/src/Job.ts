@@ -123,6 +123,15 @@ export class Snooze extends Schema.TaggedError<Snooze>("@coppice/jobs/Job/Snooze
   }
 }
 
+/** The error of an attempt that did not end within its worker's `timeout`, as `backoff` sees it. */
+export class JobTimeout extends Schema.TaggedError<JobTimeout>("@coppice/jobs/JobTimeout")("JobTimeout", {
+  after: Schema.Duration
+}) {
+  override get message(): string {
+    return `The handler did not end within ${Duration.format(this.after)} and was interrupted`
+  }
+}
+
 /** Ends the job as `cancelled`, from inside its handler. As Oban's `{:cancel, reason}`. */
 export const cancel = (reason: string): Effect.Effect<never, Cancel> => Effect.fail(new Cancel({ reason }))
 

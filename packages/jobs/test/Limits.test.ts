@@ -101,7 +101,10 @@ layer(tables)("limits over all nodes", (it) => {
       Effect.gen(function* () {
         const { add, claim, database, queues, register } = yield* open
         yield* add("mail", times(5, null))
-        const plain = Effect.map(Claim.make(database)("mail", 1, node, new Claim.Marks().after(true), []), (rows) => rows.length)
+        const plain = Effect.map(
+          Claim.make(database)("mail", 1, node, new Claim.Marks().after(true), []),
+          (rows) => rows.length
+        )
         assert.strictEqual(yield* plain, 1)
         const rate = { limit: 5, period: "1 second" } as const
         for (const limits of [{ global: 5 }, { rate }, { perPartition: 5 }, { ratePerPartition: rate }]) {

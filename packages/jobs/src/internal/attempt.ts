@@ -3,21 +3,12 @@
  */
 import { Cause, Context, DateTime, Duration, Effect, Exit, Option, References, Schema, type Tracer } from "effect"
 import { Headers, HttpTraceContext } from "effect/http"
-import { Cancel, Discard, type Job, type JobId, Snooze } from "../Job.ts"
+import { Cancel, Discard, JobTimeout, type Job, type JobId, Snooze } from "../Job.ts"
 import { defaultBackoff, type Running as Worker } from "../Worker.ts"
 import type { ClaimedRow } from "./claim.ts"
 import { textOf } from "./failureText.ts"
 import { findUnstorable, storable } from "./json.ts"
 import type { Line } from "./settle.ts"
-
-/** The handler did not end within its worker's timeout. */
-export class JobTimeout extends Schema.TaggedError<JobTimeout>("@coppice/jobs/JobTimeout")("JobTimeout", {
-  after: Schema.Duration
-}) {
-  override get message(): string {
-    return `The handler did not end within ${Duration.format(this.after)} and was interrupted`
-  }
-}
 
 /** Why a handler was interrupted from outside. */
 export type Interruption = "shutdown" | "cancel" | "lost"

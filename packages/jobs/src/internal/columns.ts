@@ -5,7 +5,7 @@
 import { now } from "./database.ts"
 
 /** Everything but id, state, and what only one of the two has. */
-export const shared = [
+const shared = [
   "queue",
   "worker",
   "args_version",
@@ -66,7 +66,7 @@ export const releaseKeys = (schema: string, moved: string, state = `${moved}.sta
      )`
 
 /** The bit of a state expression. */
-export const bitOf = (state: string): string =>
+const bitOf = (state: string): string =>
   `case ${state} ${Object.entries(stateBit)
     .map(([name, bit]) => `when '${name}' then ${bit}`)
     .join(" ")} end`

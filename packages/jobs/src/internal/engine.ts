@@ -342,7 +342,8 @@ export class Engine {
   private end(held: Held, verdict: Attempt.Verdict | undefined): void {
     if (held.interruption === "lost") return this.forget(held)
     // What goes back is older than what was claimed since, and has its turn before it.
-    if (verdict?.kind === "handed back") held.queue.marks.lower(held.row.priority, held.row.queued_at.getTime(), held.row.id)
+    if (verdict?.kind === "handed back")
+      held.queue.marks.lower(held.row.priority, held.row.queued_at.getTime(), held.row.id)
     const durationMillis = held.phase === "running" ? this.now() - held.startedAt : 0
     held.phase = "settling"
     held.fiber = undefined
@@ -473,7 +474,8 @@ export class Engine {
 }
 
 /** How long a job had been due when it was claimed. */
-export const waitedMillis = ({ row }: Held): number => Math.max(0, row.attempted_at.getTime() - row.scheduled_at.getTime())
+export const waitedMillis = ({ row }: Held): number =>
+  Math.max(0, row.attempted_at.getTime() - row.scheduled_at.getTime())
 
 /** How long after an interruption a handler counts as stuck. */
 const stuckAfterMillis = 10_000

@@ -8,7 +8,7 @@ import type { Engine } from "./engine.ts"
 import * as Stage from "./stage.ts"
 
 /** What was said of a queue at run time, as far as this node is concerned. */
-export interface Settings {
+interface Settings {
   readonly paused: boolean
   readonly limit: number
   readonly limited: boolean
@@ -102,7 +102,7 @@ const poll = Effect.fnUntraced(function* ({ available, engine, stage }: Options,
 })
 
 /** Follows what was said at run time. */
-export const apply = (engine: Engine, settings: ReadonlyMap<string, Settings>): void => {
+const apply = (engine: Engine, settings: ReadonlyMap<string, Settings>): void => {
   for (const [name, { limit, limited, paused }] of settings) {
     const queue = engine.queues.get(name)
     if (queue === undefined) continue

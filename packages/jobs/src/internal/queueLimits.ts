@@ -9,7 +9,7 @@ import { problemOf } from "./json.ts"
 export const everywhere = ""
 
 /** Limits as columns: `null` for what was not said, `none` for no limit. */
-export interface Columns {
+interface Columns {
   readonly global: number | null
   readonly partition: number | null
   readonly rate: number | null
@@ -19,7 +19,7 @@ export interface Columns {
 }
 
 /** "No limit, whatever the code says", as a limit. */
-export const none = -1
+const none = -1
 
 /** The limits that hold: what was said at run time, else what the code says. Null is no limit. */
 export const effective = (queue: string): string => `

@@ -8,10 +8,10 @@ import { type Database, now } from "./database.ts"
 import { effective } from "./queueLimits.ts"
 
 /** Up to how many available jobs of a queue are counted. */
-export const availableCap = 10_000
+const availableCap = 10_000
 
 /** How many scheduled and retryable jobs of all queues are counted: those that are due next. */
-export const dueCap = 50_000
+const dueCap = 50_000
 
 interface Row {
   readonly name: string

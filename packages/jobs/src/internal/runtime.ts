@@ -272,7 +272,9 @@ const makePartitions = (database: Database.Database): Effect.Effect<void> =>
   // On virtual time, days pass by the thousand.
   (database.time === "clock" ? Effect.void : History.ensurePartitions(database)).pipe(
     Effect.asVoid,
-    Effect.catch((error) => Effect.logWarning("The history's next days could not be prepared; trying again later", error))
+    Effect.catch((error) =>
+      Effect.logWarning("The history's next days could not be prepared; trying again later", error)
+    )
   )
 
 /** A client on the application's connections. */

@@ -130,7 +130,10 @@ export const make = (database: Database) => {
         ([row]) => (row?.n === ids.length ? ids : (row?.ids ?? []))
       ),
     /** Which jobs still are ours under these leases. */
-    present: (ids: ReadonlyArray<number>, leases: ReadonlyArray<number>): Effect.Effect<ReadonlySet<number>, SqlError> =>
+    present: (
+      ids: ReadonlyArray<number>,
+      leases: ReadonlyArray<number>
+    ): Effect.Effect<ReadonlySet<number>, SqlError> =>
       Effect.map(
         database.run<{ readonly id: number }>(present, [numbers(ids), numbers(leases)]),
         (rows) => new Set(rows.map(({ id }) => id))

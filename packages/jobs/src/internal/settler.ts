@@ -223,7 +223,11 @@ interface Group {
   completed: number
 }
 
-const groupOf = (engine: Engine, groups: Map<string, Group>, { queue: { name: queue }, row: { worker } }: Held): Group => {
+const groupOf = (
+  engine: Engine,
+  groups: Map<string, Group>,
+  { queue: { name: queue }, row: { worker } }: Held
+): Group => {
   const key = `${queue} ${worker}`
   const known = groups.get(key)
   if (known !== undefined) return known

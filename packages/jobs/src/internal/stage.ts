@@ -16,7 +16,12 @@ export interface Polled {
   /** Jobs that became available, per queue, this node's and others'. */
   readonly staged: Readonly<Record<string, number>>
   /** The first available job of each priority of this node's queues. */
-  readonly heads: ReadonlyArray<{ readonly queue: string; readonly priority: number; readonly queuedAt: number; readonly id: number }>
+  readonly heads: ReadonlyArray<{
+    readonly queue: string
+    readonly priority: number
+    readonly queuedAt: number
+    readonly id: number
+  }>
   /** Milliseconds until the next scheduled job is due. */
   readonly nextDueMillis: number | undefined
 }
