@@ -1,7 +1,7 @@
 /**
  * One attempt of one job: from the claimed row to what is to be written of it.
  */
-import { Cause, Context, DateTime, Duration, Effect, Exit, Option, References, Schema, type Tracer } from "effect"
+import { Cause, Context, DateTime, Duration, Effect, Exit, Option, References, type Schema, type Tracer } from "effect"
 import { Headers, HttpTraceContext } from "effect/http"
 import { Cancel, Discard, JobTimeout, type Job, type JobId, Snooze } from "../Job.ts"
 import { defaultBackoff, type Running as Worker } from "../Worker.ts"
