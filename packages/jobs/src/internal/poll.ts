@@ -102,7 +102,7 @@ const poll = Effect.fnUntraced(function* ({ available, engine, stage }: Options,
 })
 
 /** Follows what was said at run time. */
-const apply = (engine: Engine, settings: ReadonlyMap<string, Settings>): void => {
+export const apply = (engine: Engine, settings: ReadonlyMap<string, Settings>): void => {
   for (const [name, { limit, limited, paused }] of settings) {
     const queue = engine.queues.get(name)
     if (queue === undefined) continue

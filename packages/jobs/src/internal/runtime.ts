@@ -89,6 +89,9 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   )
   // Before jobs end: making the partition of the day keeps them waiting for a moment.
   yield* makePartitions(database)
+  // Before anything is claimed: a queue that was paused starts nothing, at no time.
+  const settings = Queues.settings(database, engine.name, engine.queues)
+  Poll.apply(engine, yield* settings)
   yield* Heartbeat.register(engine, nodes)
   // What is due before the next poll, that must be told. On virtual time, where an idle node sleeps until something is due so
   // that a week is a few steps, it is everything.
@@ -123,7 +126,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
           engine,
           interval: options.pollInterval,
           stage: Stage.make(database),
-          settings: Queues.settings(database, engine.name, engine.queues),
+          settings,
           available,
           poke: pokes.poll,
           stale: pokes.stale
