@@ -8,7 +8,12 @@ const conditions = ["@coppice/source"]
 const project = (root: string, name: string) => ({
   extends: true as const,
   root,
-  test: { name, include: ["test/**/*.test.ts"] }
+  test: {
+    name,
+    include: ["test/**/*.test.ts"],
+    // Loading Effect for each file would take a third of the run. What `postgres` tests keep for a file is its own.
+    isolate: name === "postgres"
+  }
 })
 
 const members = ["packages", "examples"].flatMap((folder) =>
@@ -23,8 +28,8 @@ export default defineConfig({
   test: {
     // One PostgreSQL server for the run, for `Postgres.layerTestDatabase`; DATABASE_URL names another.
     globalSetup: ["packages/postgres/src/testing/global-setup.ts"],
-    // Tests that start servers and child processes wait as much as they compute, so even one core gets two workers.
-    maxWorkers: Math.max(2, availableParallelism()),
+    // Tests that start servers and child processes wait as much as they compute, so there are more workers than cores.
+    maxWorkers: availableParallelism() + 1,
     // A limit that only a hang reaches, also on a busy machine.
     testTimeout: 30_000,
     hookTimeout: 60_000,
