@@ -27,7 +27,7 @@ export interface Message {
 export const channel = (database: Database): string => `coppice_jobs_${database.name}`
 
 /** Notifications are at most this far apart when there are many. */
-const gapMillis = 5
+const gapMillis = 2
 
 /** NOTIFY takes less than 8000 bytes. A queue's name may have 127 characters, each of which takes six where it is escaped. */
 const longestPayload = 7_999
