@@ -51,7 +51,8 @@ describe("a child that will not stop", () => {
         )
         assert.deepStrictEqual(yield* gauge, [0])
         a.stopTakes = 0
-      })
+        // Metrics are the process's, and other tests leave children of the same name behind.
+      }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
     )
   )
 

@@ -11,7 +11,6 @@ if (port === null) throw new Error("this is the thread of a producer, and no pro
 const { implementation: name, place } = workerData as Start
 
 const say = (times: ReadonlyArray<number>) => {
-  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread is no window, it has no origin
   port.postMessage(times)
 }
 
