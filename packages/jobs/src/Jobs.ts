@@ -17,6 +17,7 @@ import type { JobNotFound } from "./internal/care.ts"
 import { Jobs } from "./internal/jobsService.ts"
 import type { InvalidOptions } from "./internal/options.ts"
 import * as Start from "./internal/start.ts"
+import type { Failure, Needed, Provided } from "./internal/workers.ts"
 import type * as JobLogger from "./JobLogger.ts"
 import type * as Migrations from "./Migrations.ts"
 import type { Enqueued, InvalidJob, NewJob, Rejected, UniqueBusy } from "./NewJob.ts"
@@ -166,10 +167,6 @@ export interface Options<Workers extends ReadonlyArray<Layer.Any>> {
   /** Which events are logged; see `JobLogger`. Defaults to `"problems"`. */
   readonly log?: JobLogger.Which | undefined
 }
-
-type Provided<L> = L extends Layer.Layer<infer A, infer _E, infer _R> ? A : never
-type Failure<L> = L extends Layer.Layer<infer _A, infer E, infer _R> ? E : never
-type Needed<L> = L extends Layer.Layer<infer _A, infer _E, infer R> ? R : never
 
 /** Why a node does not start. */
 export type StartFailure =

@@ -24,7 +24,7 @@ import { type InvalidOptions, nodeName } from "./internal/options.ts"
 import * as Internal from "./internal/runner.ts"
 import * as Cron from "./internal/runnerCron.ts"
 import * as Start from "./internal/start.ts"
-import { workersIn } from "./internal/workers.ts"
+import { type Failure, type Needed, type Provided, workersIn } from "./internal/workers.ts"
 import type { JobId, State } from "./Job.ts"
 import type { Jobs } from "./Jobs.ts"
 import { Jobs as JobsKey } from "./internal/jobsService.ts"
@@ -145,10 +145,6 @@ export interface Options<Workers extends ReadonlyArray<Layer.Any>> {
   /** Whether to create or upgrade the tables first. Defaults to `true`. */
   readonly migrate?: boolean | undefined
 }
-
-type Provided<L> = L extends Layer.Layer<infer A, infer _E, infer _R> ? A : never
-type Failure<L> = L extends Layer.Layer<infer _A, infer E, infer _R> ? E : never
-type Needed<L> = L extends Layer.Layer<infer _A, infer _E, infer R> ? R : never
 
 /** Why a runner cannot be made. */
 export type StartFailure =

@@ -110,6 +110,35 @@ layer(Database, { excludeTestServices: true })("runners on a server", (it) => {
     )
   )
 
+  it.effect("wait for whoever has locked a job's row, and write what became of it", () =>
+    run(
+      Effect.gen(function* () {
+        const runner = yield* Runner.Runner
+        const { open, reached } = yield* Door
+        const sql = yield* SqlClient.SqlClient
+        const unlock = yield* Deferred.make<void>()
+        const locked = yield* Deferred.make<void>()
+        yield* Waits.enqueue({})
+        const fiber = yield* Effect.forkChild(runner.runOne("waits"))
+        yield* Deferred.await(reached)
+        const locker = yield* sql`select id from jobs.jobs where queue = 'waits' for update`.pipe(
+          Effect.andThen(Deferred.succeed(locked, undefined)),
+          Effect.andThen(Deferred.await(unlock)),
+          sql.withTransaction,
+          Effect.forkChild
+        )
+        yield* Deferred.await(locked)
+        yield* Deferred.succeed(open, undefined)
+        yield* sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`.pipe(
+          Effect.repeat({ until: (rows) => rows.length > 0 })
+        )
+        yield* Deferred.succeed(unlock, undefined)
+        yield* Fiber.join(locker)
+        assert.strictEqual((yield* Fiber.join(fiber))?.state, "completed")
+      })
+    )
+  )
+
   it.effect("write nothing of a job that somebody else has by now", () =>
     run(
       Effect.gen(function* () {

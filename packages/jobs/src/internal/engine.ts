@@ -10,8 +10,9 @@ import type { JobId } from "../Job.ts"
 import type * as Queue from "../Queue.ts"
 import type { Running as Worker } from "../Worker.ts"
 import * as Attempt from "./attempt.ts"
-import { type After, type ClaimedRow, Marks } from "./claim.ts"
+import type { ClaimedRow } from "./claim.ts"
 import type { Hub } from "./hub.ts"
+import { QueueState } from "./queueState.ts"
 
 /** A job that this node has claimed. */
 export interface Held {
@@ -49,84 +50,6 @@ interface Beats {
   time: number | undefined
   timeSeen: number
 }
-
-/** One queue of this node. */
-export class QueueState {
-  readonly name: string
-  readonly options: Queue.Options
-  readonly marks = new Marks()
-  readonly buffer: Array<Held> = []
-  readonly wake = Latch.makeUnsafe(true)
-  /** Open while the buffer has jobs that could start. */
-  readonly ready = Latch.makeUnsafe(false)
-  running = 0
-  /** Whether the database may have more than the last claim found. */
-  more = true
-  /** Whether something was told since the last claim, so that there may be jobs before its end. */
-  told = true
-  /** Whether it has jobs that this node must leave to others: they would be found at its head for ever. */
-  excludes = false
-  paused: boolean
-  limit: number
-  limited: boolean
-  /** Jobs that ended per millisecond, and how long a claim takes: how much to claim ahead. */
-  pace = 0
-  claimMillis = 1
-  ended = 0
-  /** Claims nothing ahead, so that priorities hold to the last: on virtual time, where it would not be quicker. */
-  exact = false
-  /** When the claim that is under way began, by the monotonic clock. */
-  claimingSince = Number.POSITIVE_INFINITY
-  private claimedAt = 0
-  private endedThen = 0
-  pumping = false
-
-  constructor(name: string, options: Queue.Options) {
-    this.name = name
-    this.options = options
-    this.paused = options.paused ?? false
-    this.limit = options.limit
-    this.limited = isLimited(options)
-  }
-
-  /** Where the next claim begins. */
-  begin(): After {
-    const { told } = this
-    this.told = false
-    return this.marks.after(told)
-  }
-
-  /** Has the producer look at once. */
-  look(): void {
-    this.more = true
-    this.told = true
-    this.wake.openUnsafe()
-  }
-
-  /**
-   * How many jobs to claim beyond the free slots, so that they do not run dry while the next claim is under way. What is
-   * claimed ahead starts within a few claims' time; for slow jobs it is nothing, and priorities hold.
-   */
-  get ahead(): number {
-    if (this.limited || this.exact || this.limit === 0) return 0
-    return Math.min(aheadMax, Math.floor(this.pace * this.claimMillis * 3))
-  }
-
-  /** Follows the pace from claim to claim. */
-  measure(began: number, now: number): void {
-    const cycle = Math.max(0.5, began - this.claimedAt)
-    this.pace = this.pace * 0.5 + ((this.ended - this.endedThen) / cycle) * 0.5
-    this.claimMillis = this.claimMillis * 0.5 + Math.max(0.5, now - began) * 0.5
-    this.claimedAt = began
-    this.endedThen = this.ended
-  }
-}
-
-const isLimited = (limits: Queue.Limits): boolean =>
-  [limits.global, limits.rate, limits.perPartition, limits.ratePerPartition].some((limit) => limit != null)
-
-/** The most that a queue claims ahead. */
-const aheadMax = 1_000
 
 /** How many jobs start in one go, before others have their turn. */
 const slice = 64
@@ -441,14 +364,6 @@ export class Engine {
     return { id: row.id as JobId, worker: row.worker, queue: queue.name, attempt: row.attempt, lease: row.lease }
   }
 
-  /** The times of an ended attempt. */
-  times({ held, durationMillis }: Ended) {
-    return {
-      duration: Duration.millis(durationMillis),
-      waited: Duration.millis(waitedMillis(held))
-    }
-  }
-
   /** Tells of jobs that take long, and of those that do not end although they were interrupted. */
   inspect(): void {
     const now = this.now()
@@ -472,10 +387,6 @@ export class Engine {
     }
   }
 }
-
-/** How long a job had been due when it was claimed. */
-export const waitedMillis = ({ row }: Held): number =>
-  Math.max(0, row.attempted_at.getTime() - row.scheduled_at.getTime())
 
 /** How long after an interruption a handler counts as stuck. */
 const stuckAfterMillis = 10_000

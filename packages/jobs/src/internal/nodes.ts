@@ -172,7 +172,7 @@ export const make = (database: Database, { expiry, interval: beatInterval }: Lea
   // Late claims of a dead node are found for as long as its row stays.
   const forget = `
     delete from ${schema}.nodes n
-     where heartbeat_at < ${now} - ${interval(expiryMillis * 10)}
+     where stopped_at < ${now} - ${interval(expiryMillis * 10)}
        and not exists (select from ${schema}.jobs j where j.state = 'executing' and j.leased_by = n.id)`
 
   return {

@@ -4,7 +4,8 @@
 import { Duration, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { ClaimedRow, Excluded } from "./claim.ts"
-import type { Engine, QueueState } from "./engine.ts"
+import type { Engine } from "./engine.ts"
+import type { QueueState } from "./queueState.ts"
 
 /** A claim of any kind; `retryIn` is when a limited one may have more although nothing happens. */
 export type Claim = (
@@ -64,7 +65,8 @@ const claimLoop = (engine: Engine, queue: QueueState, claim: Claim): Effect.Effe
         )
       )
       if (claimed._tag === "Failure") {
-        queue.more = true
+        // What was told before it is still to be looked for.
+        queue.look()
         yield* Effect.logWarning(
           `Queue ${queue.name} could not claim jobs, and tries again in ${pauseMillis} ms`,
           claimed.failure

@@ -4,6 +4,7 @@
  * It is not the heartbeat's: whatever its statements wait for, the node is alive meanwhile.
  */
 import { Duration, Effect } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
 import type { JobId } from "../Job.ts"
 import type { Engine } from "./engine.ts"
 import * as Nodes from "./nodes.ts"
@@ -30,9 +31,15 @@ export const run = (options: Options): Effect.Effect<never> =>
       if (!engine.registered || engine.gone) continue
       const taken = yield* Effect.result(takeOver(options))
       if (taken._tag === "Failure") yield* Effect.logWarning("Jobs of lost nodes could not be rescued", taken.failure)
-      if (round % strayRounds === 0) yield* Effect.ignore(Effect.andThen(findStrays(options), options.nodes.forget))
+      if (round % strayRounds !== 0) continue
+      yield* tidy("Jobs that were claimed without an answer could not be looked for", findStrays(options))
+      yield* tidy("Nodes of long ago could not be forgotten", options.nodes.forget)
     }
   })
+
+/** What can wait for the next time. */
+const tidy = (failed: string, effect: Effect.Effect<void, SqlError>): Effect.Effect<void> =>
+  Effect.catch(effect, (error) => Effect.logWarning(`${failed}; trying again later`, error))
 
 const takeOver = Effect.fnUntraced(function* ({ available, engine, lease, nodes }: Options) {
   while (true) {

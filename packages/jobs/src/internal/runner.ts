@@ -7,7 +7,6 @@
 import { Cause, Clock, Duration, Effect, Exit, Fiber, type Latch, Option } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import { type Job, JobId } from "../Job.ts"
-import type { JobEvent } from "../JobEvent.ts"
 import type { Outcome, Ran } from "../Runner.ts"
 import type { Running as Worker } from "../Worker.ts"
 import * as Attempt from "./attempt.ts"
@@ -16,6 +15,7 @@ import type { Client } from "./client.ts"
 import type { Hub } from "./hub.ts"
 import * as Nodes from "./nodes.ts"
 import * as Statements from "./runnerStatements.ts"
+import { endEvent } from "./endEvent.ts"
 import * as Settle from "./settle.ts"
 
 /** What a runner runs with. */
@@ -66,7 +66,7 @@ export const make = ({ asked, client, cron, hub, name, workers }: Options) => {
   const { client: sql, time } = database
   const statements = Statements.make(database)
   const nodes = Nodes.make(database, lease, maxRescues)
-  const { settle } = Settle.make(database)
+  const { settleOne } = Settle.make(database)
   const known: Statements.Known = new Map(
     Array.from(workers.values(), ({ spec }) => [spec.name, spec.argsVersion] as const)
   )
@@ -173,7 +173,7 @@ export const make = ({ asked, client, cron, hub, name, workers }: Options) => {
         ? Attempt.invalidArgs(row, name, error.value)
         : yield* Attempt.judge(worker, row, name, exit, interruption)
       const verdict = later === "end" ? ended(judged, name) : judged
-      const [settled] = interruption === "lost" ? [] : yield* settle([verdict.line])
+      const settled = interruption === "lost" ? undefined : yield* settleOne(verdict.line)
       const durationMillis = (yield* Clock.currentTimeMillis) - began
       const ran: Ran = {
         id: about.id,
@@ -183,7 +183,7 @@ export const make = ({ asked, client, cron, hub, name, workers }: Options) => {
         outcome: outcomeOf(row, judged, exit),
         state: settled?.state ?? "lost"
       }
-      yield* client.emit([eventOf(about, row, verdict, durationMillis, ran.state)])
+      yield* client.emit([endEvent(about, row, durationMillis, verdict, settled)])
       return ran
     })
 
@@ -195,7 +195,7 @@ export const make = ({ asked, client, cron, hub, name, workers }: Options) => {
         if (claim === undefined) return undefined
         const worker = workers.get(claim.row.worker)
         if (worker === undefined || claim.row.args_version > worker.spec.argsVersion) {
-          yield* settle([Attempt.handBack(claim.row).line])
+          yield* settleOne(Attempt.handBack(claim.row).line)
           return undefined
         }
         return yield* attempt(node, claim, worker, later)
@@ -255,40 +255,5 @@ export const outcomeOf = (
       return { _tag: "Interrupted" }
     default:
       return { _tag: "Failed", cause, retryIn: row.attempt < row.max_attempts ? delay : undefined }
-  }
-}
-
-type About = {
-  readonly id: JobId
-  readonly worker: string
-  readonly queue: string
-  readonly attempt: number
-  readonly lease: number
-}
-
-const eventOf = (
-  about: About,
-  row: ClaimedRow,
-  { delay, kind, line, message }: Attempt.Verdict,
-  durationMillis: number,
-  state: Ran["state"]
-): JobEvent => {
-  if (state === "lost") return { _tag: "LeaseLost", ...about }
-  const waited = Math.max(0, row.attempted_at.getTime() - row.scheduled_at.getTime())
-  const end = { ...about, duration: Duration.millis(durationMillis), waited: Duration.millis(waited) }
-  const why = { kind: line.error?.kind ?? kind, message: line.error?.message ?? message }
-  switch (state) {
-    case "completed":
-      return { _tag: "Completed", ...end }
-    case "cancelled":
-      return { _tag: "Cancelled", ...about, reason: kind === "cancelled" ? why.message : "Cancelled on request" }
-    case "discarded":
-      return { _tag: "Discarded", ...end, ...why }
-    default:
-      return kind === "handed back"
-        ? { _tag: "HandedBack", ...about }
-        : kind === "snoozed"
-          ? { _tag: "Snoozed", ...end, snoozedFor: delay }
-          : { _tag: "Retryable", ...end, ...why, retryIn: delay }
   }
 }

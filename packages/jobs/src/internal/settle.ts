@@ -43,13 +43,13 @@ export const make = (database: Database) => {
 
   // That it has a node says that it is executing. Said so, it cannot tempt the planner to walk the index of executing jobs,
   // which is full of dead entries, where the primary key finds each at once.
-  const locked = (source: string, columns: string) => `
+  const locked = (source: string, columns: string, others: string) => `
     select j.id, j.unique_key, ${columns}
       from ${source}
       join ${schema}.jobs j on j.id = s.id and j.lease = s.lease
      where j.leased_by is not null
      order by j.id
-       for no key update of j skip locked`
+       for no key update of j ${others}`
 
   // The common case without a lock of its own: ids come in order, so rows are locked in order all the same. That they are,
   // matters against deadlocks alone: what decides is the lease, checked again after any wait.
@@ -77,7 +77,7 @@ export const make = (database: Database) => {
     end`
 
   const ends = "('completed', 'cancelled', 'discarded')"
-  const general = `
+  const general = (others: string) => `
     with l as materialized (${locked(
       `jsonb_to_recordset($2::text::jsonb)
         s(id bigint, lease bigint, "to" text, delay float8, error jsonb, result jsonb, restore boolean, nothing boolean)`,
@@ -90,7 +90,8 @@ export const make = (database: Database) => {
        case when j.cancel_reason is not null and (s."to" = 'cancelled' or s.error is null and s."to" not in ${ends})
             then coalesce(s.error, '{}') || jsonb_build_object('kind', 'cancelled', 'message', j.cancel_reason)
             else s.error end as error,
-       case when s.nothing then 'null'::jsonb else s.result end as result, s.restore, s."to" as wanted`
+       case when s.nothing then 'null'::jsonb else s.result end as result, s.restore, s."to" as wanted`,
+      others
     )}
     ), d as (
       delete from ${schema}.jobs j using l where j.id = l.id and l.state in ${ends} returning j.*, l.state as ended, l.error, l.result
@@ -110,6 +111,9 @@ export const make = (database: Database) => {
         from l where j.id = l.id and l.state not in ${ends}
     )
     select l.id::float8 as id, l.state, l.reason from l`
+
+  const passing = general("skip locked")
+  const waiting = general("")
 
   const present = `
     select j.id::float8 as id from unnest($1::bigint[], $2::bigint[]) s(id, lease)
@@ -140,7 +144,10 @@ export const make = (database: Database) => {
       ),
     /** Writes lines of any kind, except those of jobs whose rows somebody has locked. */
     settle: (lines: ReadonlyArray<Line>): Effect.Effect<ReadonlyArray<Settled>, SqlError> =>
-      database.timed<Settled>(general, [JSON.stringify(lines.map(encode))])
+      database.timed<Settled>(passing, [JSON.stringify(lines.map(encode))]),
+    /** Writes one line, and waits for whoever has locked its row. Undefined if the job is not ours any more. */
+    settleOne: (line: Line): Effect.Effect<Settled | undefined, SqlError> =>
+      Effect.map(database.timed<Settled>(waiting, [JSON.stringify([encode(line)])]), ([settled]) => settled)
   }
 }
 

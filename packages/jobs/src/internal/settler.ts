@@ -5,10 +5,11 @@
  * database refuses for what it contains is written with a plain text in its place, and one of a job whose row somebody has
  * locked is written later: neither ever holds up the others.
  */
-import { Duration, Effect } from "effect"
+import { Effect } from "effect"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
 import type { JobEvent } from "../JobEvent.ts"
-import { type Ended, type Engine, type Held, waitedMillis } from "./engine.ts"
+import { endEvent, waitedMillis } from "./endEvent.ts"
+import type { Ended, Engine, Held } from "./engine.ts"
 import type * as Settle from "./settle.ts"
 
 /** How many verdicts one statement writes. */
@@ -35,7 +36,7 @@ export const run = (engine: Engine, statements: Statements): Effect.Effect<never
     }
   })
 
-type Statements = ReturnType<typeof Settle.make>
+type Statements = Pick<ReturnType<typeof Settle.make>, "complete" | "present" | "settle">
 
 /** After so long a job whose row was locked is tried again. */
 const lockedMillis = 500
@@ -205,9 +206,9 @@ const conclude = (engine: Engine, all: ReadonlyArray<Ended>, written: Written): 
     const state = end?.state
     if (state === "retryable" || state === "scheduled") engine.scheduled(one.verdict?.line.delayMillis ?? 0)
     const group = groupOf(engine, groups, held)
-    if (held.worker !== undefined) group.observe(one.durationMillis, waitedMillis(held))
+    if (held.worker !== undefined) group.observe(one.durationMillis, waitedMillis(held.row))
     if (state === "completed" && !engine.hub.active) group.completed++
-    else events.push(eventOf(engine, one, end))
+    else events.push(endEvent(engine.attempt(held), held.row, one.durationMillis, one.verdict, end))
   }
   for (const { completed, queue, worker } of groups.values()) {
     if (completed > 0) engine.hub.count("Completed", queue, worker, completed)
@@ -239,34 +240,4 @@ const groupOf = (
 const drop = (engine: Engine, ended: Ended): void => {
   engine.unwritten = engine.unwritten.filter((one) => one !== ended)
   engine.forget(ended.held)
-}
-
-const eventOf = (engine: Engine, ended: Ended, written: Omit<Settle.Settled, "id"> | undefined): JobEvent => {
-  const { held, verdict } = ended
-  const attempt = engine.attempt(held)
-  if (written === undefined) return { _tag: "LeaseLost", ...attempt }
-  const { reason, state } = written
-  const end = { ...attempt, ...engine.times(ended) }
-  const why = {
-    kind: verdict?.line.error?.kind ?? verdict?.kind ?? "",
-    message: verdict?.line.error?.message ?? verdict?.message ?? ""
-  }
-  switch (state) {
-    case "completed":
-      return { _tag: "Completed", ...end }
-    case "cancelled":
-      return {
-        _tag: "Cancelled",
-        ...attempt,
-        reason: reason ?? (verdict?.kind === "cancelled" ? why.message : "Cancelled on request")
-      }
-    case "discarded":
-      return { _tag: "Discarded", ...end, ...why }
-    default:
-      return verdict?.kind === "handed back"
-        ? { _tag: "HandedBack", ...attempt }
-        : verdict?.kind === "snoozed"
-          ? { _tag: "Snoozed", ...end, snoozedFor: verdict.delay }
-          : { _tag: "Retryable", ...end, ...why, retryIn: verdict?.delay ?? Duration.zero }
-  }
 }

@@ -27,7 +27,11 @@ export const run = ({ engine, grace, nodes, patience, tell }: Options): Effect.E
       // What a claim still brings goes back as well.
       yield* until(engine, () => engine.claiming === 0 && engine.unwritten.length === 0)
       engine.gone = true
-      if (engine.id !== "") yield* Effect.ignore(nodes.stop(engine.id))
+      if (engine.id !== "") {
+        yield* Effect.catch(nodes.stop(engine.id), (error) =>
+          Effect.logWarning("This node could not say that it ends; others notice when its leases have", error)
+        )
+      }
       yield* tell
     })
     const none = until(engine, () => running().length === 0)

@@ -1,9 +1,14 @@
 /**
  * The workers of a node: those whose layers it was given.
  */
-import { type Context, Effect } from "effect"
+import { type Context, Effect, type Layer } from "effect"
 import type { Running } from "../Worker.ts"
 import { InvalidOptions } from "./options.ts"
+
+/** What the layer of a worker provides, how it can fail, and what it needs. */
+export type Provided<L> = L extends Layer.Layer<infer A, infer _E, infer _R> ? A : never
+export type Failure<L> = L extends Layer.Layer<infer _A, infer E, infer _R> ? E : never
+export type Needed<L> = L extends Layer.Layer<infer _A, infer _E, infer R> ? R : never
 
 /** What the keys of all classes of workers begin with; a class that is not the first of its name has a number behind it. */
 export const prefix = "@coppice/jobs/Worker"
