@@ -29,7 +29,7 @@ export default defineConfig({
     // One PostgreSQL server for the run, for `Postgres.layerTestDatabase`; DATABASE_URL names another.
     globalSetup: ["packages/postgres/src/testing/global-setup.ts"],
     // Tests that start servers and child processes wait as much as they compute, so there are more workers than cores.
-    maxWorkers: availableParallelism() + 2,
+    maxWorkers: availableParallelism() + 1,
     // A limit that only a hang reaches, also on a busy machine.
     testTimeout: 30_000,
     hookTimeout: 60_000,

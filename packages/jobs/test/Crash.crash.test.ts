@@ -6,7 +6,7 @@ import { SqlClient } from "effect/sql"
 import { isAlive, node, type Node } from "./fixtures/processes.ts"
 
 /** How many jobs; more take longer, and meet more of everything. */
-const total = Number(process.env["COPPICE_CRASH_JOBS"] ?? 1_000)
+const total = Number(process.env["COPPICE_CRASH_JOBS"] ?? 3_000)
 
 /** How many are enqueued per round of chaos. */
 const rounds = Math.max(12, Math.ceil(total / 1_000))
