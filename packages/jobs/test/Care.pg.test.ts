@@ -136,13 +136,13 @@ layer(tables)("care on several connections", (it) => {
       Effect.gen(function* () {
         const { care, settle, sql } = yield* setUp
         const one = yield* insertOne({ state: "executing" })
-        const [, late] = yield* inOrder(sql, settle.complete([one], [1]), care.cancel({}))
+        const [, late] = yield* inOrder(sql, settle.complete([one], [1], false), care.cancel({}))
         assert.deepStrictEqual(late, { cancelled: 0, requested: 0 })
         assert.strictEqual(yield* only, "completed")
         yield* care.delete({})
         // The other way round the request comes first, and a success still counts.
         const two = yield* insertOne({ state: "executing" })
-        const [early] = yield* inOrder(sql, care.cancel({}), settle.complete([two], [1]))
+        const [early] = yield* inOrder(sql, care.cancel({}), settle.complete([two], [1], false))
         assert.deepStrictEqual(early, { cancelled: 0, requested: 1 })
         assert.strictEqual(yield* only, "completed")
         yield* care.delete({})
@@ -281,7 +281,7 @@ layer(tables)("care on several connections", (it) => {
         yield* Deferred.await(locked)
         const deletion = yield* Effect.forkChild(care.delete({}))
         yield* blocked(sql)
-        yield* settle.complete([one], [1])
+        yield* settle.complete([one], [1], false)
         yield* Deferred.succeed(go, undefined)
         yield* Fiber.join(holder)
         assert.strictEqual(yield* Fiber.join(deletion), 2)

@@ -1,4 +1,4 @@
-import { Job, Jobs, Worker } from "@coppice/jobs"
+import { Job, Jobs, type NewJob, Worker } from "@coppice/jobs"
 import { Pglite } from "@coppice/postgres"
 import { assert, describe, it } from "@effect/vitest"
 import {
@@ -248,6 +248,26 @@ describe("cancelling", () => {
       yield* sql`update jobs.jobs set cancel_requested_at = statement_timestamp()`
       yield* Pglite.advance(200)
       assert.strictEqual((yield* jobs.get(id)).state, "completed")
+    }).pipe(Effect.provide(Node()))
+  )
+})
+
+describe("a unique job", () => {
+  it.effect("gives its key back when it has ended, however it ends", () =>
+    Effect.gen(function* () {
+      const unique: NewJob.Unique<"name"> = {
+        keys: ["name"],
+        states: ["scheduled", "available", "executing", "retryable"]
+      }
+      for (const name of ["succeeds", "succeeds", "snoozes"]) {
+        const enqueue = Step.enqueue({ name, millis: 100 }, { unique })
+        assert.strictEqual((yield* enqueue)._tag, "Inserted", name)
+        yield* Pglite.advance(50)
+        assert.strictEqual((yield* enqueue)._tag, "Conflict", name)
+        yield* Pglite.advance("2 minutes")
+        assert.strictEqual((yield* enqueue)._tag, "Inserted", name)
+        yield* Pglite.advance("2 minutes")
+      }
     }).pipe(Effect.provide(Node()))
   )
 })

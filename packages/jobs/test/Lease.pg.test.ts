@@ -282,12 +282,12 @@ layer(Database, { excludeTestServices: true })("leases", (it) => {
           const lease = first?.lease ?? 0
           // Before and after somebody else has it.
           for (let when = 0; when < 2; when++) {
-            assert.deepStrictEqual(yield* settle.complete([id], [lease]), [])
+            assert.deepStrictEqual(yield* settle.complete([id], [lease], false), [])
             assert.deepStrictEqual(yield* settle.settle([{ id, lease, to: "discarded" }]), [])
             assert.deepStrictEqual((yield* nodes.beat(me, [id], [lease])).lost, [id])
             if (when === 0) assert.lengthOf(yield* claim(me), 1)
           }
-          assert.deepStrictEqual(yield* settle.complete([id], [lease + 2]), [id])
+          assert.deepStrictEqual(yield* settle.complete([id], [lease + 2], false), [id])
           yield* sql`delete from jobs.jobs_history`
         }
       })
@@ -304,7 +304,7 @@ layer(Database, { excludeTestServices: true })("leases", (it) => {
             const [row] = yield* claim(node)
             yield* kill(node)
             const rescue = Effect.map(nodes.rescue(me, true), (rescued) => rescued.length)
-            const complete = Effect.map(settle.complete([id], [row?.lease ?? 0]), (ids) => ids.length)
+            const complete = Effect.map(settle.complete([id], [row?.lease ?? 0], false), (ids) => ids.length)
             const [first, second] = order === "rescue first" ? [rescue, complete] : [complete, rescue]
             const done = yield* Deferred.make<void>()
             const go = yield* Deferred.make<void>()

@@ -27,7 +27,8 @@ const row = (id: number): ClaimedRow => ({
   queued_at: new Date(0),
   trace: null,
   cron_name: null,
-  cron_at: null
+  cron_at: null,
+  unique: false
 })
 
 const away = new SqlError({

@@ -64,7 +64,7 @@ const setUp = Effect.gen(function* () {
     /** Both ways to write an end; what was written. */
     ways: {
       complete: (id: number, lease: number): Effect.Effect<ReadonlyArray<string>, unknown> =>
-        Effect.map(settle.complete([id], [lease]), (ids) => ids.map(() => "completed")),
+        Effect.map(settle.complete([id], [lease], false), (ids) => ids.map(() => "completed")),
       settle: (id: number, lease: number) => general(id, lease, "completed")
     },
     general,
@@ -89,15 +89,15 @@ layer(tables, { excludeTestServices: true })("the end of a job", (it) => {
             const next = when === "claimed" ? yield* reclaim : undefined
             const before = yield* everything
             assert.deepStrictEqual(yield* general(id, lease, to), [])
-            assert.deepStrictEqual(yield* settle.complete([id], [lease]), [])
+            assert.deepStrictEqual(yield* settle.complete([id], [lease], false), [])
             // Nor one that never was, from the future.
             assert.deepStrictEqual(yield* general(id, lease + 7, to), [])
             assert.deepStrictEqual(yield* everything, before)
             if (next === undefined) continue
             assert.deepStrictEqual([next.id, next.lease, next.attempt], [id, lease + 2, 2])
-            assert.deepStrictEqual(yield* settle.complete([id], [next.lease]), [id])
+            assert.deepStrictEqual(yield* settle.complete([id], [next.lease], false), [id])
             // Once is all there is.
-            assert.deepStrictEqual(yield* settle.complete([id], [next.lease]), [])
+            assert.deepStrictEqual(yield* settle.complete([id], [next.lease], false), [])
             const [end] = yield* all
             assert.deepStrictEqual(end, { id, state: "completed", attempt: 2 })
           }
@@ -148,7 +148,7 @@ layer(tables, { excludeTestServices: true })("the end of a job", (it) => {
         assert.deepStrictEqual(yield* states, [to])
       }
       const { id, lease } = yield* claimed
-      const [ids, cancelled] = yield* inOrder(sql, settle.complete([id], [lease]), care.cancel({}))
+      const [ids, cancelled] = yield* inOrder(sql, settle.complete([id], [lease], false), care.cancel({}))
       assert.deepStrictEqual([ids, cancelled], [[id], { cancelled: 0, requested: 0 }])
       const [row] = yield* sql`
         select state, cancel_requested_at is null as unasked, errors from jobs.jobs_history where id = ${id}`

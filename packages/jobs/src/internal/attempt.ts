@@ -1,7 +1,7 @@
 /**
  * One attempt of one job: from the claimed row to what is to be written of it.
  */
-import { Cause, Context, DateTime, Duration, Effect, Exit, Option, References, type Schema, type Tracer } from "effect"
+import { Cause, Context, DateTime, Duration, Effect, Exit, Option, References, type Schema, Tracer } from "effect"
 import { Headers, HttpTraceContext } from "effect/http"
 import { Cancel, Discard, JobTimeout, type Job, type JobId, Snooze } from "../Job.ts"
 import { defaultBackoff, type Running as Worker } from "../Worker.ts"
@@ -67,18 +67,21 @@ export const run = <R = never>(
           duration: spec.timeout,
           orElse: () => Effect.fail(new JobTimeout({ after: spec.timeout ?? Duration.zero }))
         })
-  return Effect.withSpan(limited, `job ${job.worker}`, {
-    kind: "consumer",
-    captureStackTrace: false,
-    ...parentOf(trace),
-    attributes: {
-      "messaging.system": "coppice",
-      "messaging.destination.name": job.queue,
-      "messaging.message.id": String(job.id),
-      "coppice.job.worker": job.worker,
-      "coppice.job.attempt": job.attempt
-    }
-  })
+  return Effect.useSpan(
+    `job ${job.worker}`,
+    {
+      kind: "consumer",
+      ...parentOf(trace),
+      attributes: {
+        "messaging.system": "coppice",
+        "messaging.destination.name": job.queue,
+        "messaging.message.id": String(job.id),
+        "coppice.job.worker": job.worker,
+        "coppice.job.attempt": job.attempt
+      }
+    },
+    (span) => Effect.provideService(limited, Tracer.ParentSpan, span)
+  )
 }
 
 const parentOf = (trace: string | null): { readonly root: true } | { readonly parent: Tracer.ExternalSpan } => {

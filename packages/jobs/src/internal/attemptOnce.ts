@@ -55,7 +55,8 @@ export const attemptOnce = (
       queued_at: now,
       trace: null,
       cron_name: null,
-      cron_at: null
+      cron_at: null,
+      unique: newJob.unique !== undefined
     }
     const job = Attempt.decode(worker, row, newJob.queue)
     if (Exit.isFailure(job)) {

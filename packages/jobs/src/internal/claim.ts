@@ -30,12 +30,15 @@ export interface ClaimedRow {
   readonly trace: string | null
   readonly cron_name: string | null
   readonly cron_at: Date | null
+  /** Whether it has a unique key; it keeps it, or has none, as long as it lives. */
+  readonly unique: boolean
 }
 
 /** What a claim returns of each job `j`. Ids and leases as double precision: exact up to 2^53, and numbers in JavaScript. */
 export const returned = `
   j.id::float8 as id, j.lease::float8 as lease, j.worker, j.args, j.args_version, j.attempt, j.max_attempts, j.priority,
-  nullif(j.tags, '{}') as tags, nullif(j.meta, '{}') as meta, j.inserted_at, j.scheduled_at, j.attempted_at, j.queued_at, j.trace, j.cron_name, j.cron_at`
+  nullif(j.tags, '{}') as tags, nullif(j.meta, '{}') as meta, j.inserted_at, j.scheduled_at, j.attempted_at, j.queued_at, j.trace,
+  j.cron_name, j.cron_at, j.unique_key is not null as "unique"`
 
 /** What a claim sets; `node` and `time` are expressions. */
 export const claimed = (node: string, time: string): string => `

@@ -62,7 +62,20 @@ export class Hub {
 
   /** Counts and publishes. */
   emit(events: ReadonlyArray<JobEvent>): void {
-    for (const event of events) if ("worker" in event) this.count(event._tag, event.queue, event.worker, 1)
+    // Many at a time are mostly alike: they are counted together.
+    let first: Extract<JobEvent, { readonly worker: string }> | undefined
+    let n = 0
+    for (const event of events) {
+      if (!("worker" in event)) continue
+      if (first !== undefined && isAlike(event, first)) {
+        n++
+        continue
+      }
+      if (first !== undefined) this.count(first._tag, first.queue, first.worker, n)
+      first = event
+      n = 1
+    }
+    if (first !== undefined) this.count(first._tag, first.queue, first.worker, n)
     this.publish(events)
   }
 
@@ -93,3 +106,7 @@ export class Hub {
     return made
   }
 }
+
+type AboutJob = Pick<Extract<JobEvent, { readonly worker: string }>, "_tag" | "queue" | "worker">
+
+const isAlike = (a: AboutJob, b: AboutJob): boolean => a._tag === b._tag && a.worker === b.worker && a.queue === b.queue

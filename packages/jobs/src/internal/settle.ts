@@ -53,19 +53,20 @@ export const make = (database: Database) => {
 
   // The common case without a lock of its own: ids come in order, so rows are locked in order all the same. That they are,
   // matters against deadlocks alone: what decides is the lease, checked again after any wait.
-  const completion = `
+  const ending = (keys: string) => `
     with d as (
       delete from ${schema}.jobs j using unnest($2::bigint[], $3::bigint[]) s(id, lease)
        where j.id = s.id and j.lease = s.lease and j.leased_by is not null
       returning j.*
-    ), keys as (${releaseKeys(schema, "d", "'completed'")}
-    ), h as (
+    ), ${keys} h as (
       insert into ${schema}.jobs_history (id, state, finished_at, ${names})
-      select d.id, 'completed', ${now}, ${list("d")} from d
+      select d.id, 'completed', ${now}, ${list("d")} from d returning id
     )
-    select case when count(*) = cardinality($2::bigint[]) then null else array_agg(d.id::float8) end as ids,
+    select case when count(*) = cardinality($2::bigint[]) then null else array_agg(h.id::float8) end as ids,
            count(*)::int as n
-      from d`
+      from h`
+  const completion = ending("")
+  const completionOfUnique = ending(`keys as (${releaseKeys(schema, "d", "'completed'")}\n    ),`)
 
   // An error entry is bounded in length where it is made, and in number here.
   const errors = (alias: string) => `
@@ -121,16 +122,20 @@ export const make = (database: Database) => {
      where j.leased_by is not null`
 
   return {
-    /** Ends jobs as completed, waiting for whoever has locked one; ids in ascending order. Answers the ids of those that still were ours. */
+    /**
+     * Ends jobs as completed, waiting for whoever has locked one; ids in ascending order, and whether any of them has a unique
+     * key to give back. Answers the ids of those that still were ours.
+     */
     complete: (
       ids: ReadonlyArray<number>,
-      leases: ReadonlyArray<number>
+      leases: ReadonlyArray<number>,
+      unique: boolean
     ): Effect.Effect<ReadonlyArray<number>, SqlError> =>
       Effect.map(
-        database.timed<{ readonly ids: ReadonlyArray<number> | null; readonly n: number }>(completion, [
-          numbers(ids),
-          numbers(leases)
-        ]),
+        database.timed<{ readonly ids: ReadonlyArray<number> | null; readonly n: number }>(
+          unique ? completionOfUnique : completion,
+          [numbers(ids), numbers(leases)]
+        ),
         ([row]) => (row?.n === ids.length ? ids : (row?.ids ?? []))
       ),
     /** Which jobs still are ours under these leases. */

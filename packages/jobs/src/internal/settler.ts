@@ -67,11 +67,13 @@ type Written = ReadonlyMap<number, Omit<Settle.Settled, "id"> | "locked">
 const idsOf = (ended: ReadonlyArray<Ended>) => ended.map(({ held }) => held.row.id)
 const leasesOf = (ended: ReadonlyArray<Ended>) => ended.map(({ held }) => held.row.lease)
 
-const completePlain = (statements: Statements, ended: ReadonlyArray<Ended>): Effect.Effect<Written, SqlError> =>
-  statements.complete(idsOf(ended), leasesOf(ended)).pipe(
+const completePlain = (statements: Statements, ended: ReadonlyArray<Ended>): Effect.Effect<Written, SqlError> => {
+  const unique = ended.some(({ held }) => held.row.unique)
+  return statements.complete(idsOf(ended), leasesOf(ended), unique).pipe(
     Effect.map((ids): Written => new Map(ids.map((id) => [id, completed]))),
     Effect.catchIf(isLocked, () => settleOthers(statements, ended))
   )
+}
 
 const settleOthers = Effect.fnUntraced(function* (
   statements: Statements,

@@ -63,10 +63,11 @@ const statements = (schema: string): ReadonlyArray<string> => [
     cancel_reason text,
     ${shared},
     constraint jobs_state check (state in ('scheduled', 'available', 'executing', 'retryable')),
-    constraint jobs_queue check (length(queue) between 1 and 127),
-    constraint jobs_worker check (length(worker) between 1 and 255),
+    -- In bytes, which are at hand: every change of a row is checked. Who enqueues has counted characters.
+    constraint jobs_queue check (octet_length(queue) between 1 and 508),
+    constraint jobs_worker check (octet_length(worker) between 1 and 1020),
     constraint jobs_priority check (priority between 0 and 9),
-    constraint jobs_partition_key check (length(partition_key) between 1 and 255),
+    constraint jobs_partition_key check (octet_length(partition_key) between 1 and 1020),
     constraint jobs_attempt check (attempt between 0 and max_attempts and max_attempts > 0),
     constraint jobs_runnable_has_attempt_left check (state = 'executing' or attempt < max_attempts),
     constraint jobs_executing_has_node check ((state = 'executing') = (leased_by is not null))
