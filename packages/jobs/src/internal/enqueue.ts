@@ -21,30 +21,42 @@ export const make = (client: Client) => {
 
   /** Rows without keys: nothing can be in their way. */
   const writePlain = Effect.fnUntraced(function* (
-    rows: ReadonlyArray<Row>,
+    parts: ReadonlyArray<ReadonlyArray<Row>>,
     trace: string | null
   ): Effect.fn.Return<Written, SqlError> {
-    const results = new Map<Row, Result>()
+    const results: Array<Result> = []
     const queues = new Set<string>()
-    for (const part of parts(rows)) {
+    for (const part of parts) {
       const inserted = yield* statements.insert(part, trace)
-      for (const [index, row] of part.entries()) {
+      for (let index = 0; index < part.length; index++) {
+        const row = part[index]
         const job = inserted[index]
-        if (job === undefined) continue
-        results.set(row, { _tag: "Inserted", id: idOf(job.id) })
+        if (row === undefined || job === undefined) return yield* Effect.die(new Error(unanswered))
+        results.push({ _tag: "Inserted", id: idOf(job.id) })
         if (job.available) queues.add(row.job.queue)
       }
     }
     return { results, queues }
   })
 
+  const write = (rows: ReadonlyArray<Row>, trace: string | null): Effect.Effect<Written, SqlError> => {
+    if (rows.some(isUnique)) {
+      const writing = writeUnique(rows, trace)
+      return rows.length === 1 && rows.every(Unique.isUndemanding) ? writing : database.client.withTransaction(writing)
+    }
+    const divided = parts(rows)
+    const writing = writePlain(divided, trace)
+    return divided.length === 1 ? writing : database.client.withTransaction(writing)
+  }
+
   /** After the commit, or at once where there is none to wait for. */
   const tell = (rows: ReadonlyArray<Row>, { queues, results }: Written) => {
     const events: Array<JobEvent> = []
-    for (const row of rows) {
-      const result = results.get(row)
-      if (result?._tag !== "Inserted" && result?._tag !== "Conflict") continue
-      const { queue, worker } = row.job
+    for (let index = 0; index < rows.length; index++) {
+      const job = rows[index]?.job
+      const result = results[index]
+      if (job === undefined || (result?._tag !== "Inserted" && result?._tag !== "Conflict")) continue
+      const { queue, worker } = job
       events.push({ _tag: "Enqueued", id: result.id, worker, queue, conflict: result._tag === "Conflict" })
     }
     return Effect.all(
@@ -58,10 +70,8 @@ export const make = (client: Client) => {
   }
 
   const insertAll = Effect.fnUntraced(function* (rows: ReadonlyArray<Row>) {
-    if (rows.length === 0) return new Map<Row, Result>()
-    const trace = yield* traceparent
-    const writing = rows.some(isUnique) ? writeUnique(rows, trace) : writePlain(rows, trace)
-    const written = yield* isOneStatement(rows) ? writing : database.client.withTransaction(writing)
+    if (rows.length === 0) return []
+    const written = yield* write(rows, yield* traceparent)
     yield* tell(rows, written)
     return written.results
   })
@@ -70,9 +80,8 @@ export const make = (client: Client) => {
     Effect.suspend(() => {
       const row = new Rows().check(job)
       if (row instanceof InvalidJob) return Effect.fail(row)
-      return Effect.flatMap(insertAll([row]), (results) => {
-        const result = results.get(row)
-        if (result === undefined) return Effect.die(new Error("a job was neither inserted nor refused"))
+      return Effect.flatMap(insertAll([row]), ([result]) => {
+        if (result === undefined) return Effect.die(new Error(unanswered))
         return result._tag === "Rejected" ? Effect.fail(result.error) : Effect.succeed(result)
       })
     })
@@ -82,13 +91,16 @@ export const make = (client: Client) => {
       const check = new Rows()
       const checked = jobs.map((job) => check.check(job))
       const rows = checked.filter(isRow)
-      return Effect.map(insertAll(rows), (results) =>
-        checked.map((row): Result => {
-          if (row instanceof InvalidJob) return { _tag: "Rejected", error: row }
-          // Every row has a result.
-          return results.get(row) as Result
-        })
-      )
+      return Effect.map(insertAll(rows), (results) => {
+        if (rows.length === checked.length) return results
+        const remaining = results.values()
+        return checked.map((row): Result =>
+          row instanceof InvalidJob
+            ? { _tag: "Rejected", error: row }
+            : // Every row has a result.
+              (remaining.next().value as Result)
+        )
+      })
     })
 
   return { enqueue, enqueueMany }
@@ -96,8 +108,7 @@ export const make = (client: Client) => {
 
 // --------------------------------------------------------------------------------------------------------------------
 
-const isOneStatement = (rows: ReadonlyArray<Row>): boolean =>
-  rows.some(isUnique) ? rows.length === 1 && rows.every(Unique.isUndemanding) : parts(rows).length === 1
+const unanswered = "a job was neither inserted nor refused"
 
 const isRow = (row: Row | InvalidJob): row is Row => !(row instanceof InvalidJob)
 

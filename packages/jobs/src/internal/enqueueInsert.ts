@@ -42,13 +42,15 @@ export const make = (database: Database) => {
       const answer = rows.some((row) => row.unique !== undefined)
         ? database.timed<Answer>(unique, [...params, column(rows, (row) => row.unique?.key)])
         : database.timed<Answer>(plain, params)
-      return Effect.map(answer, ([{ ids, outcomes } = none]) =>
-        rows.map((_, index) => {
-          const id = ids[index]
-          const outcome = outcomes[index]
-          return id === undefined || outcome === "conflict" ? undefined : { id, available: outcome === "available" }
-        })
-      )
+      return Effect.map(answer, ([{ conflicts, ids, scheduled } = none]) => {
+        const result: Array<Inserted> = ids.map((id) => ({ id, available: true }))
+        for (const place of scheduled ?? []) {
+          const id = ids[place - 1]
+          if (id !== undefined) result[place - 1] = { id, available: false }
+        }
+        for (const place of conflicts ?? []) result[place - 1] = undefined
+        return result
+      })
     },
     /** Who has these keys, as far as it is committed. */
     holders: (keys: ReadonlyArray<string>): Effect.Effect<ReadonlyMap<string, Holder>, SqlError> =>
@@ -62,12 +64,14 @@ export const make = (database: Database) => {
   }
 }
 
+/** The ids in the order of the rows, and what is rare: the places, from 1 on, of those that are not available at once. */
 interface Answer {
   readonly ids: ReadonlyArray<number>
-  readonly outcomes: ReadonlyArray<"available" | "scheduled" | "conflict">
+  readonly scheduled: ReadonlyArray<number> | null
+  readonly conflicts: ReadonlyArray<number> | null
 }
 
-const none: Answer = { ids: [], outcomes: [] }
+const none: Answer = { ids: [], scheduled: null, conflicts: null }
 
 /** The parameters of `singleStatement`, from `$2` on. */
 const single = ({ args, delay, due, job }: Row, trace: string | null): ReadonlyArray<unknown> => [
@@ -138,8 +142,8 @@ const insertStatement = (schema: string, unique: boolean): string => `
      order by place
   )
   select array_agg(id::float8 order by place) as ids,
-         array_agg(case ${unique ? "when unique_key is not null and id not in (select job_id from obtained) then 'conflict'" : ""}
-                   when scheduled_at <= ${now} then 'available' else 'scheduled' end order by place) as outcomes
+         array_agg(place::float8) filter (where scheduled_at > ${now}) as scheduled,
+         ${unique ? "array_agg(place::float8) filter (where unique_key is not null and id not in (select job_id from obtained))" : "null::float8[]"} as conflicts
     from input`
 
 /**

@@ -22,9 +22,9 @@ export interface Row {
   readonly unique: { readonly rule: Rule; readonly key: string } | undefined
 }
 
-/** What became of rows, and the queues in which jobs are available by it. */
+/** What became of rows, in their order, and the queues in which jobs are available by it. */
 export interface Written {
-  readonly results: ReadonlyMap<Row, Result>
+  readonly results: ReadonlyArray<Result>
   readonly queues: ReadonlySet<string>
 }
 

@@ -110,7 +110,8 @@ export const make = (database: Database, statements: Insert.Statements) => {
         if (job.available) queues.add(job.queue)
       }
     }
-    return { results, queues }
+    // Every row has a result.
+    return { results: rows.map((row) => results.get(row) as Result), queues }
   })
 }
 
