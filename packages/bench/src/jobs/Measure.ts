@@ -70,7 +70,7 @@ export const latencies = (
       return times.map((time, index) => (starts[from + index] ?? Number.NaN) - time)
     })
     // Plans are made, code is compiled and timers are warm before anything counts.
-    yield* follow(steady(100, 1))
+    yield* follow(steady(500, 3))
     return follow
   })
 

@@ -18,6 +18,8 @@ const planner = {
   enable_hashjoin: "off",
   enable_mergejoin: "off",
   jit: "off",
+  // Few jobs look cheap enough to be planned anew each time, which takes longer than to claim or to end them.
+  plan_cache_mode: "force_generic_plan",
   // Who waits for a row longer than that does something else meanwhile.
   lock_timeout: "500ms"
 }
