@@ -1,0 +1,246 @@
+/**
+ * Broadcasting events to whoever is interested, on this node and on others: Phoenix.PubSub with types, bound to commits.
+ *
+ * Inside `sql.withTransaction` a broadcast happens after the outermost commit, here and elsewhere, and never after a
+ * rollback, of a savepoint neither. Events are delivered at most once, those of one node in order. Each subscription has a
+ * queue of its own: a slow one loses its oldest events and is told how many, and nobody else notices.
+ *
+ * ```ts
+ * import { PubSub, Topic } from "@coppice/pubsub"
+ * import { Effect, Schema, Stream } from "effect"
+ *
+ * const Greetings = Topic.make("greetings", { key: Schema.String, event: Schema.String })
+ *
+ * export const program = Effect.gen(function*() {
+ *   const { events } = yield* PubSub.subscribe(Greetings("en"))
+ *   yield* PubSub.broadcast(Greetings("en"), "hello")
+ *   return yield* Stream.runHead(events)
+ * }).pipe(Effect.scoped, Effect.provide(PubSub.layerLocal))
+ * ```
+ */
+import { Process } from "@coppice/supervision"
+import { Cause, Context, Effect, Exit, Layer, Option, Schema, type Scope, Stream, SubscriptionRef } from "effect"
+import { SqlClient } from "effect/sql"
+import type * as Adapter from "./Adapter.ts"
+import { Hub } from "./internal/hub.ts"
+import { nodeId } from "./internal/nodeId.ts"
+import { reports } from "./internal/reports.ts"
+import type { Message, SubscribeOptions, SubscriberTooSlow, Subscription } from "./Subscription.ts"
+import type { Topic } from "./Topic.ts"
+
+/** An event that other nodes cannot be sent: its schema does not encode it. Nobody was sent it. */
+export class InvalidEvent extends Schema.TaggedError<InvalidEvent>("@coppice/pubsub/InvalidEvent")("InvalidEvent", {
+  topic: Schema.String,
+  problem: Schema.String
+}) {
+  override get message(): string {
+    return `An event of ${this.topic} cannot be broadcast: ${this.problem}`
+  }
+}
+
+/** What the service offers. The functions of this module of the same names are how it is used. */
+export interface Shape {
+  /** The id of this node: another one each time that the process starts. */
+  readonly node: string
+  readonly subscribe: <Event>(
+    topic: Topic<Event>,
+    options?: SubscribeOptions
+  ) => Effect.Effect<Subscription<Event>, never, Scope.Scope>
+  readonly broadcast: <Event>(topic: Topic<Event>, event: Event) => Effect.Effect<void, InvalidEvent>
+  readonly broadcastNow: <Event>(topic: Topic<Event>, event: Event) => Effect.Effect<void, InvalidEvent>
+  readonly broadcastFrom: <Event>(
+    from: Subscription<Event>,
+    topic: Topic<Event>,
+    event: Event
+  ) => Effect.Effect<void, InvalidEvent>
+  readonly localBroadcast: <Event>(topic: Topic<Event>, event: Event) => Effect.Effect<void>
+  readonly directBroadcast: <Event>(
+    node: string,
+    topic: Topic<Event>,
+    event: Event
+  ) => Effect.Effect<void, InvalidEvent>
+  readonly subscriberCount: <Event>(topic: Topic<Event>) => Effect.Effect<number>
+  readonly status: Effect.Effect<Adapter.Status>
+  readonly statusChanges: Stream.Stream<Adapter.Status>
+  /** Waits until what was broadcast so far has left this node, or was given up. */
+  readonly flush: Effect.Effect<void>
+}
+
+/** The service. */
+export class PubSub extends Context.Service<PubSub, Shape>()("@coppice/pubsub/PubSub") {}
+
+// --------------------------------------------------------------------------------------------------------------------
+// layers
+// --------------------------------------------------------------------------------------------------------------------
+
+/** A PubSub of this process alone. Commits are those of the `SqlClient` that is there, if there is one. */
+export const layerLocal: Layer.Layer<PubSub> = Layer.effect(
+  PubSub,
+  Effect.gen(function* () {
+    const hub = new Hub(yield* nodeId, yield* reports)
+    return make(hub, undefined, Effect.succeed("solitary"), Stream.succeed("solitary"), yield* clientOfLayer)
+  })
+)
+
+/** A PubSub whose nodes are connected by an adapter. */
+export const layerAdapter = <E, R>(adapter: Adapter.Make<E, R>): Layer.Layer<PubSub, E, Exclude<R, Scope.Scope>> =>
+  Layer.effect(
+    PubSub,
+    Effect.gen(function* () {
+      const node = yield* nodeId
+      const hub = new Hub(node, yield* reports)
+      const status = yield* SubscriptionRef.make<Adapter.Status>("disconnected")
+      const services = yield* Effect.context<never>()
+      const running = yield* adapter(node, {
+        deliver: (message, from) => hub.receive(message, from),
+        gap: (reason) => hub.gap(reason),
+        status: (next) => {
+          Effect.runSyncWith(services)(SubscriptionRef.set(status, next))
+        }
+      })
+      return make(hub, running, SubscriptionRef.get(status), SubscriptionRef.changes(status), yield* clientOfLayer)
+    })
+  )
+
+type Client = SqlClient.SqlClient
+
+const clientOfLayer = Effect.serviceOption(SqlClient.SqlClient)
+
+const make = (
+  hub: Hub,
+  adapter: Adapter.Adapter | undefined,
+  status: Effect.Effect<Adapter.Status>,
+  statusChanges: Stream.Stream<Adapter.Status>,
+  client: Option.Option<Client>
+): Shape => {
+  /** After the commit of the transaction that this fiber is in, or now. */
+  const committed = (send: () => void): Effect.Effect<void> =>
+    Effect.withFiber((fiber) => {
+      const sql = Context.getOption(fiber.context, SqlClient.SqlClient)
+      const found = Option.isSome(sql) ? sql : client
+      if (Option.isSome(found) && Option.isSome(Context.getOption(fiber.context, found.value.transactionService))) {
+        return found.value.afterCommit(Effect.sync(send))
+      }
+      send()
+      return Effect.void
+    })
+
+  const encoded = <Event>(topic: Topic<Event>, event: Event): Exit.Exit<unknown, InvalidEvent> => {
+    if (adapter === undefined) return Exit.void
+    const json = topic.codec.encode(event)
+    if (Exit.isSuccess(json)) return Exit.succeed(json.value)
+    return Exit.fail(new InvalidEvent({ topic: topic.id, problem: problemOf(json.cause) }))
+  }
+
+  const broadcastBy =
+    (when: (send: () => void) => Effect.Effect<void>) =>
+    <Event>(topic: Topic<Event>, event: Event, from?: object): Effect.Effect<void, InvalidEvent> =>
+      Effect.suspend(() => {
+        const json = encoded(topic, event)
+        if (Exit.isFailure(json)) return json
+        return when(() => {
+          hub.dispatch(topic.id, event, from)
+          adapter?.send({ topic: topic.id, event: json.value })
+        })
+      })
+
+  const broadcast = broadcastBy(committed)
+  return {
+    node: hub.node,
+    subscribe: (topic, options) => hub.subscribe(topic, options),
+    broadcast: (topic, event) => broadcast(topic, event),
+    broadcastNow: broadcastBy(Effect.sync),
+    broadcastFrom: (from, topic, event) => broadcast(topic, event, from),
+    localBroadcast: (topic, event) => committed(() => hub.dispatch(topic.id, event, undefined)),
+    directBroadcast: (node, topic, event) =>
+      node === hub.node
+        ? committed(() => hub.dispatch(topic.id, event, undefined))
+        : Effect.suspend(() => {
+            const json = encoded(topic, event)
+            if (Exit.isFailure(json)) return json
+            return committed(() => adapter?.send({ topic: topic.id, event: json.value }, node))
+          }),
+    subscriberCount: (topic) => Effect.sync(() => hub.count(topic.id)),
+    status,
+    statusChanges,
+    flush: adapter?.flush ?? Effect.void
+  }
+}
+
+const problemOf = (cause: Cause.Cause<Schema.SchemaError>): string => {
+  const [reason] = cause.reasons
+  return reason !== undefined && Cause.isFailReason(reason)
+    ? `it does not fit its schema: ${reason.error.message}`
+    : `it could not be encoded: ${Cause.pretty(cause)}`
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// operations
+// --------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Subscribes to a topic until the scope closes. What is broadcast after this effect has ended is delivered, so subscribe
+ * first, then read the state, then follow the stream. Subscribing twice delivers twice, as in Phoenix.
+ */
+export const subscribe = <Event>(
+  topic: Topic<Event>,
+  options?: SubscribeOptions
+): Effect.Effect<Subscription<Event>, never, PubSub | Scope.Scope> =>
+  Effect.flatMap(PubSub, (pubsub) => pubsub.subscribe(topic, options))
+
+/** A subscription as a stream, which subscribes when it starts. */
+export const stream = <Event>(
+  topic: Topic<Event>,
+  options?: SubscribeOptions
+): Stream.Stream<Message<Event>, SubscriberTooSlow, PubSub> =>
+  Stream.unwrap(Effect.map(subscribe(topic, options), ({ messages }) => messages))
+
+/**
+ * Handles every message of a topic, one after the other, in a fiber of the process (`Process.link`): it ends with the
+ * process, and its failure is the process's crash. It is subscribed when this effect has ended.
+ */
+export const handle = <Event, E, R>(
+  topic: Topic<Event>,
+  handler: (message: Message<Event>) => Effect.Effect<void, E, R>,
+  options?: SubscribeOptions
+): Effect.Effect<void, never, PubSub | Process.Process | Scope.Scope | R> =>
+  Effect.gen(function* () {
+    const { messages } = yield* subscribe(topic, options)
+    yield* Process.link(Stream.runForEach(messages, handler))
+  })
+
+/**
+ * Broadcasts an event to the subscribers of a topic on all nodes, after the commit of the transaction that is open, or now.
+ *
+ * If the process ends between the commit and the broadcast, the event is lost: where that matters, use a durable topic.
+ */
+export const broadcast = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void, InvalidEvent, PubSub> =>
+  Effect.flatMap(PubSub, (pubsub) => pubsub.broadcast(topic, event))
+
+/** Broadcasts now, also inside a transaction, and whatever becomes of that. */
+export const broadcastNow = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void, InvalidEvent, PubSub> =>
+  Effect.flatMap(PubSub, (pubsub) => pubsub.broadcastNow(topic, event))
+
+/** As `broadcast`, but not to one subscription. */
+export const broadcastFrom = <Event>(
+  from: Subscription<Event>,
+  topic: Topic<Event>,
+  event: Event
+): Effect.Effect<void, InvalidEvent, PubSub> =>
+  Effect.flatMap(PubSub, (pubsub) => pubsub.broadcastFrom(from, topic, event))
+
+/** As `broadcast`, but on this node alone; the event is not encoded. */
+export const localBroadcast = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void, never, PubSub> =>
+  Effect.flatMap(PubSub, (pubsub) => pubsub.localBroadcast(topic, event))
+
+/** As `broadcast`, but on one node alone. A node that is not there is nobody, as in Phoenix. */
+export const directBroadcast = <Event>(
+  node: string,
+  topic: Topic<Event>,
+  event: Event
+): Effect.Effect<void, InvalidEvent, PubSub> =>
+  Effect.flatMap(PubSub, (pubsub) => pubsub.directBroadcast(node, topic, event))
+
+/** How many subscriptions a topic has on this node. */
+export const subscriberCount = <Event>(topic: Topic<Event>): Effect.Effect<number, never, PubSub> =>
+  Effect.flatMap(PubSub, (pubsub) => pubsub.subscriberCount(topic))

@@ -1,0 +1,108 @@
+/**
+ * The subscriptions of one node, by topic.
+ *
+ * A broadcast puts its message into the queue of each, and nothing else: it runs nobody's code and waits for nobody.
+ */
+import { type Cause, Effect, Exit, type Schema, type Scope } from "effect"
+import type { GapReason, Message as Envelope } from "../Adapter.ts"
+import type { Message, SubscribeOptions, Subscription } from "../Subscription.ts"
+import type { Codec, Topic } from "../Topic.ts"
+import { Subscriber } from "./subscriber.ts"
+
+/** What the hub tells of what it could not deliver. */
+export interface Reports {
+  /** An event of another node is not what a subscription here knows. */
+  readonly undecodable: (topic: string, from: string, cause: Cause.Cause<Schema.SchemaError>) => void
+  /** A slow subscription has lost so many events. */
+  readonly dropped: (topic: string, events: number) => void
+}
+
+export class Hub {
+  readonly node: string
+  private readonly reports: Reports
+  // A topic's events are what its codec says. A topic that has the same id but another codec gets what was broadcast all
+  // the same, as everything does that shares a name.
+  // oxlint-disable-next-line typescript/no-explicit-any -- a map of topics of all types of events
+  private readonly topics = new Map<string, Array<Subscriber<any>>>()
+
+  constructor(node: string, reports: Reports) {
+    this.node = node
+    this.reports = reports
+  }
+
+  subscribe<Event>(
+    topic: Topic<Event>,
+    options: SubscribeOptions | undefined
+  ): Effect.Effect<Subscription<Event>, never, Scope.Scope> {
+    return Effect.acquireRelease(
+      Effect.sync(() => this.add(topic, options)),
+      (subscriber) => Effect.sync(() => this.remove(subscriber))
+    )
+  }
+
+  /** To the subscribers of this node, except one. */
+  dispatch(topic: string, event: unknown, except: object | undefined): void {
+    const subscribers = this.topics.get(topic)
+    if (subscribers === undefined) return
+    const message: Message<unknown> = { _tag: "Event", event, node: this.node }
+    for (const subscriber of subscribers) if (subscriber !== except) subscriber.offer(message)
+  }
+
+  /** What another node has sent. */
+  receive({ event, topic }: Envelope, from: string): void {
+    const subscribers = this.topics.get(topic)
+    if (subscribers === undefined) return
+    let codec: Codec<unknown> | undefined
+    let message: Message<unknown> | undefined
+    for (const subscriber of subscribers) {
+      if (subscriber.topic.codec !== codec) {
+        codec = subscriber.topic.codec
+        message = this.decoded(topic, subscriber.topic.codec, event, from)
+      }
+      if (message !== undefined) subscriber.offer(message)
+    }
+  }
+
+  /** Tells every subscription that events of other nodes may be missing. */
+  gap(reason: GapReason): void {
+    const message = { _tag: "Gap", reason } as const
+    for (const subscribers of this.topics.values()) for (const subscriber of subscribers) subscriber.offer(message)
+  }
+
+  count(topic: string): number {
+    return this.topics.get(topic)?.length ?? 0
+  }
+
+  private decoded(topic: string, codec: Codec<unknown>, json: unknown, from: string): Message<unknown> | undefined {
+    const event = codec.decode(json)
+    if (Exit.isSuccess(event)) return { _tag: "Event", event: event.value, node: from }
+    this.reports.undecodable(topic, from, event.cause)
+    return undefined
+  }
+
+  private add<Event>(topic: Topic<Event>, options: SubscribeOptions | undefined): Subscriber<Event> {
+    const subscriber = new Subscriber(topic, options, this.reports.dropped)
+    const subscribers = this.topics.get(topic.id)
+    if (subscribers === undefined) {
+      subscriber.index = 0
+      this.topics.set(topic.id, [subscriber])
+    } else {
+      subscriber.index = subscribers.push(subscriber) - 1
+    }
+    return subscriber
+  }
+
+  private remove<Event>(subscriber: Subscriber<Event>): void {
+    subscriber.close()
+    const { id } = subscriber.topic
+    const subscribers = this.topics.get(id)
+    const last = subscribers?.pop()
+    if (subscribers === undefined || last === undefined) return
+    if (last !== subscriber) {
+      // The last takes its place.
+      subscribers[subscriber.index] = last
+      last.index = subscriber.index
+    }
+    if (subscribers.length === 0) this.topics.delete(id)
+  }
+}

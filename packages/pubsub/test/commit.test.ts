@@ -1,0 +1,67 @@
+import { Postgres } from "@coppice/postgres"
+import { PubSub, Topic } from "@coppice/pubsub"
+import { assert, layer } from "@effect/vitest"
+import { Effect, Schema, Stream } from "effect"
+import { SqlClient } from "effect/sql"
+
+const Pages = Topic.make("pages", { event: Schema.String })
+
+/** Everything that was delivered, once "end" was. */
+const delivered = Effect.fnUntraced(function* (work: Effect.Effect<unknown, unknown, PubSub.PubSub>) {
+  const { events } = yield* PubSub.subscribe(Pages)
+  yield* Effect.exit(work)
+  yield* PubSub.broadcastNow(Pages, "end")
+  return yield* Stream.runCollect(Stream.takeWhile(events, (event) => event !== "end"))
+}, Effect.scoped)
+
+const say = (event: string) => PubSub.broadcast(Pages, event)
+
+layer(Postgres.layerTest)("a broadcast inside a transaction", (it) => {
+  it.effect("happens when the outermost one has committed", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const heard: Array<string> = []
+      const { events } = yield* PubSub.subscribe(Pages)
+      yield* sql.withTransaction(
+        Effect.gen(function* () {
+          yield* sql.withTransaction(say("inner"))
+          yield* say("outer")
+          heard.push(`${yield* PubSub.subscriberCount(Pages)} waits`)
+          yield* PubSub.broadcastNow(Pages, "now")
+        })
+      )
+      heard.push(...(yield* Stream.runCollect(Stream.take(events, 3))))
+      assert.deepStrictEqual(heard, ["1 waits", "now", "inner", "outer"])
+    }).pipe(Effect.scoped, Effect.provide(PubSub.layerLocal))
+  )
+
+  it.effect("never happens when that is rolled back, by a failure, a defect or an interruption", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      for (const end of [Effect.fail("no"), Effect.die("no"), Effect.interrupt]) {
+        const events = yield* delivered(sql.withTransaction(Effect.andThen(say("lost"), end)))
+        assert.deepStrictEqual(events, [])
+      }
+    }).pipe(Effect.provide(PubSub.layerLocal))
+  )
+
+  it.effect("never happens when its savepoint is rolled back, and the others do, in order", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const events = yield* delivered(
+        sql.withTransaction(
+          Effect.gen(function* () {
+            yield* say("1")
+            yield* Effect.ignore(sql.withTransaction(Effect.andThen(say("lost"), Effect.fail("no"))))
+            yield* sql.withTransaction(say("2"))
+            yield* Effect.ignore(
+              sql.withTransaction(Effect.andThen(sql.withTransaction(say("lost too")), Effect.fail("no")))
+            )
+            yield* say("3")
+          })
+        )
+      )
+      assert.deepStrictEqual(events, ["1", "2", "3"])
+    }).pipe(Effect.provide(PubSub.layerLocal))
+  )
+})
