@@ -1,5 +1,6 @@
 /** The supervision tree of the application. */
 import { Jobs } from "@coppice/jobs"
+import { PubSub } from "@coppice/pubsub"
 import { Child, Process, Supervisor } from "@coppice/supervision"
 import { Layer } from "effect"
 import { CaptureLimiter } from "./CaptureLimiter.ts"
@@ -14,7 +15,6 @@ import { PageMetadata } from "./PageMetadata.ts"
 import * as Seed from "./Seed.ts"
 import type { Settings } from "./Settings.ts"
 import * as TrailCache from "./TrailCache.ts"
-import { TrailEvents } from "./TrailEvents.ts"
 import { Trails } from "./Trails.ts"
 import { Users } from "./Users.ts"
 import * as Web from "./web/Web.ts"
@@ -25,9 +25,10 @@ export const layer = (settings: Settings) =>
     ...patience,
     children: [
       Child.layer("database", Database.layer(settings.data)),
-      Child.layer("trail-cache", TrailCache.TrailCache.layer()),
+      Child.layer("pubsub", PubSub.layerLocal),
+      Child.layer("trail-cache", TrailCache.layer()),
       Child.layer("capture-limiter", CaptureLimiter.layer({ perMinute: settings.capturesPerMinute })),
-      Child.layer("jobs", jobs(settings).pipe(Layer.provide(TrailCache.layerEvents))),
+      Child.layer("jobs", jobs(settings)),
       Child.layer("web", Web.layer(settings).pipe(Layer.provide(Seed.layer), Layer.provide(Domain)))
     ]
   })
@@ -38,7 +39,8 @@ export const layerWorker = (settings: Settings) =>
     ...patience,
     children: [
       Child.layer("database", Database.layer(settings.data)),
-      Child.layer("jobs", jobs(settings).pipe(Layer.provide(TrailEvents.layerSilent)))
+      Child.layer("pubsub", PubSub.layerLocal),
+      Child.layer("jobs", jobs(settings))
     ]
   })
 
@@ -54,8 +56,7 @@ const enqueueing = Process.unlinked(Layer.build(Jobs.layerClient))
 /** Services without state: no process of their own, they run wherever they are called. */
 const Domain = Layer.mergeAll(Users.layer, Trails.layer, Captures.layer).pipe(
   Layer.provideMerge(Layer.mergeAll(Followers.layer, Notifications.layer)),
-  Layer.provideMerge(Layer.effectContext(enqueueing)),
-  Layer.provide(TrailCache.layerEvents)
+  Layer.provideMerge(Layer.effectContext(enqueueing))
 )
 
 /** What is done outside of requests, by whichever process has time for it. */

@@ -15,7 +15,7 @@ import { MetadataWorker } from "./jobs/MetadataWorker.ts"
 import { NotificationWorker } from "./jobs/NotificationWorker.ts"
 import { CapturePage, Page, PageId } from "./Page.ts"
 import { Trail, TrailId, TrailNotFound, TrailPaused } from "./Trail.ts"
-import { TrailEvents } from "./TrailEvents.ts"
+import { teller } from "./TrailEvents.ts"
 import { UserId } from "./User.ts"
 
 /** How many pages `list` gives at most. */
@@ -38,7 +38,7 @@ export class Captures extends Context.Service<
     Captures,
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
-      const events = yield* TrailEvents
+      const tell = yield* teller
       const followers = yield* Followers
       const jobs = yield* Jobs.Jobs
       const insert = SqlSchema.findOne({
@@ -79,7 +79,7 @@ export class Captures extends Context.Service<
             const row = yield* Effect.orDie(Page.insert.makeEffect({ trailId: id, url, title: title || null }))
             const page = yield* insert(row)
             yield* enqueueWork(page)
-            yield* sql.afterCommit(events.changed(id))
+            yield* tell(id, { _tag: "PageCaptured", page: page.id, url: page.url })
             return page
           },
           sql.withTransaction,

@@ -8,6 +8,7 @@ import { Changeset, Domain, ValidationError } from "@coppice/domain"
 import { Context, DateTime, Effect, Option, Schema } from "effect"
 import { SqlClient, SqlSchema } from "effect/sql"
 import { TrailId, TrailNotFound } from "./Trail.ts"
+import { teller } from "./TrailEvents.ts"
 import { User, UserId } from "./User.ts"
 
 /** Who shall follow. */
@@ -42,6 +43,7 @@ export class Followers extends Context.Service<
     Followers,
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
+      const tell = yield* teller
       const TrailOf = Schema.Struct({ trail: TrailId, owner: UserId })
       const listFollowers = SqlSchema.findAll({
         Request: TrailId,
@@ -85,6 +87,7 @@ export class Followers extends Context.Service<
           const now = DateTime.toDateUtc(yield* DateTime.now)
           const row = { trailId: trail, userId: user.value.id, followedAt: now }
           yield* Effect.orDie(sql`insert into followers ${sql.insert(row)} on conflict do nothing`)
+          yield* tell(trail, { _tag: "FollowersChanged" })
           return user.value
         }),
         remove: Effect.fn("Followers.remove")(function* (by: UserId, trail: TrailId, name: string) {
@@ -93,7 +96,8 @@ export class Followers extends Context.Service<
             where trail_id = ${trail} and trails.id = trail_id and users.id = user_id and users.name = ${name}
               and ${by} in (owner_id, user_id)
             returning trail_id`)
-          if (removed.length === 0) yield* owned(by, trail)
+          if (removed.length === 0) return yield* owned(by, trail)
+          yield* tell(trail, { _tag: "FollowersChanged" })
         }),
         of: Effect.fn("Followers.of")(function* (trail: TrailId) {
           const users = yield* Effect.orDie(listFollowers(trail))

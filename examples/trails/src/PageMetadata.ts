@@ -10,7 +10,7 @@ import { SqlClient } from "effect/sql"
 import type { HtmlHead } from "./fetching/HtmlHead.ts"
 import type { PageId } from "./Page.ts"
 import type { TrailId } from "./Trail.ts"
-import { TrailEvents } from "./TrailEvents.ts"
+import { teller } from "./TrailEvents.ts"
 
 export class PageMetadata extends Context.Service<
   PageMetadata,
@@ -25,9 +25,9 @@ export class PageMetadata extends Context.Service<
     PageMetadata,
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
-      const events = yield* TrailEvents
-      const changed = (rows: ReadonlyArray<{ readonly trailId: TrailId }>) =>
-        Effect.forEach(rows, ({ trailId }) => sql.afterCommit(events.changed(trailId)), { discard: true })
+      const tell = yield* teller
+      const described = (page: PageId, rows: ReadonlyArray<{ readonly trailId: TrailId }>) =>
+        Effect.forEach(rows, ({ trailId }) => tell(trailId, { _tag: "PageDescribed", page }), { discard: true })
 
       return {
         found: Effect.fn("PageMetadata.found")(function* (id: PageId, { description, title }: HtmlHead) {
@@ -36,12 +36,12 @@ export class PageMetadata extends Context.Service<
             update pages
             set title = coalesce(title, ${title}), description = ${description}, metadata = 'fetched', fetched_at = ${now}
             where id = ${id} and metadata = 'pending' returning trail_id`
-          yield* changed(rows)
+          yield* described(id, rows)
         }, Effect.orDie),
         missing: Effect.fn("PageMetadata.missing")(function* (id: PageId) {
           const rows = yield* sql<{ readonly trailId: TrailId }>`
             update pages set metadata = 'missing' where id = ${id} and metadata = 'pending' returning trail_id`
-          yield* changed(rows)
+          yield* described(id, rows)
         }, Effect.orDie)
       }
     })

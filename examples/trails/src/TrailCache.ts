@@ -4,13 +4,16 @@
  * The process only remembers; the reader loads. So no message waits for the database, a reader that finds the process
  * dead or busy goes to Postgres itself, and a crash costs nothing but the entries.
  *
- * A reader that misses gets a lease, and what it loads is kept only under that lease. A change of the trail ends the
- * lease, and so does a crash: a summary that was read before a change is never kept after it.
+ * A reader that misses gets a lease, and what it loads is kept only under that lease. The news of a change ends the lease,
+ * and so does a crash: a summary that was read before a change is not kept once that is known here.
+ *
+ * News come from all nodes. When some may be missing, nothing is left that they could have been about.
  */
+import { PubSub } from "@coppice/pubsub"
 import { GenServer } from "@coppice/supervision"
 import { Clock, Duration, Effect, Layer, Option } from "effect"
 import type { TrailId, TrailNotFound, TrailSummary } from "./Trail.ts"
-import { TrailEvents } from "./TrailEvents.ts"
+import { TrailChanges } from "./TrailEvents.ts"
 import { ownedBy, Trails } from "./Trails.ts"
 import type { UserId } from "./User.ts"
 
@@ -19,8 +22,8 @@ export interface Options {
   /** Entries; beyond it the one that was kept longest is dropped. Defaults to 1,000. */
   readonly capacity?: number | undefined
   /**
-   * Defaults to 5 seconds. Changes made by this process are seen at once whatever it says; it bounds how long those
-   * made by another one go unseen.
+   * Defaults to 5 seconds. Changes are seen as soon as their news is here; this bounds how long one goes unseen whose
+   * news was lost with the process that made it.
    */
   readonly timeToLive?: Duration.Input | undefined
 }
@@ -79,6 +82,12 @@ export class TrailCache extends GenServer.Service<TrailCache>()("trails/TrailCac
         state.entries.delete(id)
         state.leases.delete(id)
         return state
+      }),
+    forgetAll: (state) =>
+      Effect.sync(() => {
+        state.entries.clear()
+        state.leases.clear()
+        return state
       })
   }
 }) {}
@@ -103,11 +112,13 @@ export const find = Effect.fn("TrailCache.find")(function* (
   return yield* ownedBy(owner, id, found)
 })
 
-/** Forgets a trail when it has changed. */
-export const layerEvents: Layer.Layer<TrailEvents, never, TrailCache> = Layer.effect(
-  TrailEvents,
-  Effect.map(TrailCache, (cache) => TrailEvents.of({ changed: cache.forget }))
-)
+/** The process, which forgets a trail when it has changed. */
+export const layer = (options?: Options) =>
+  Layer.effectDiscard(
+    PubSub.handle(TrailChanges, (message) =>
+      message._tag === "Event" ? TrailCache.forget(message.event.id) : TrailCache.forgetAll()
+    )
+  ).pipe(Layer.provideMerge(TrailCache.layer(options)))
 
 // A map keeps the order in which keys were added.
 const evictBeyond = (capacity: number, map: Map<TrailId, unknown>): void => {

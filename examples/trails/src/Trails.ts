@@ -2,13 +2,13 @@
  * Trails: started, renamed, paused and resumed by their owners.
  *
  * Holds no state. Every decision is made on the row, in the statement or transaction that writes; every change is told
- * to `TrailEvents` after it has committed.
+ * to all nodes after it has committed (`TrailEvents`).
  */
 import { Changeset, Domain, OptimisticLock, Transition, type ValidationError } from "@coppice/domain"
 import { Context, Effect, Option } from "effect"
 import { SqlClient, SqlModel, SqlSchema } from "effect/sql"
 import { NewTrail, RenameTrail, Trail, TrailId, TrailNotFound, TrailStatus, TrailSummary } from "./Trail.ts"
-import { TrailEvents } from "./TrailEvents.ts"
+import { teller } from "./TrailEvents.ts"
 import { UserId } from "./User.ts"
 
 /** How many trails `list` gives at most: the newest. */
@@ -37,7 +37,7 @@ export class Trails extends Context.Service<
     Trails,
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
-      const events = yield* TrailEvents
+      const tell = yield* teller
       const table = { tableName: "trails", spanPrefix: "Trails", idColumn: "id" } as const
       const trails = yield* SqlModel.makeRepository(Trail, table)
       const update = yield* OptimisticLock.makeUpdate(Trail, { ...table, versionColumn: "version" })
@@ -65,7 +65,8 @@ export class Trails extends Context.Service<
         return yield* ownedBy(owner, id, found)
       })
 
-      const changed = (trail: Trail) => Effect.as(sql.afterCommit(events.changed(trail.id)), trail)
+      const changed = (trail: Trail) =>
+        Effect.as(tell(trail.id, { _tag: "TrailChanged", version: trail.version }), trail)
 
       // Nobody gives a trail away, so its owner may be looked at before the row is locked.
       const move = (to: TrailStatus) =>

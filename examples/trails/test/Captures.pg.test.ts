@@ -5,7 +5,7 @@ import { SqlClient } from "effect/sql"
 import { Captures, listLimit } from "../src/Captures.ts"
 import { Followers } from "../src/Followers.ts"
 import { Trails } from "../src/Trails.ts"
-import { countPages, Domain, newTrail, newUser, told } from "./fixtures/domain.ts"
+import { countPages, Domain, newTrail, newUser, listen } from "./fixtures/domain.ts"
 
 layer(Domain)("Captures", (it) => {
   it.effect("captures a page under the address as the URL standard writes it", () =>
@@ -166,12 +166,14 @@ layer(Domain)("Captures", (it) => {
       const captures = yield* Captures
       const { owner, trail } = yield* newTrail
       const capture = captures.capture(owner, trail.id, { url: "https://example.org/" })
-      told.length = 0
+      const told = yield* listen(trail.id)
       yield* Effect.exit(sql.withTransaction(Effect.andThen(capture, Effect.fail("no"))))
-      assert.deepStrictEqual(told, [])
-      yield* capture
+      assert.deepStrictEqual(yield* told, [])
+      const page = yield* sql.withTransaction(
+        Effect.tap(capture, () => Effect.map(told, (events) => assert.deepStrictEqual(events, [])))
+      )
       yield* Effect.exit(capture)
-      assert.deepStrictEqual(told, [trail.id])
+      assert.deepStrictEqual(yield* told, [{ _tag: "PageCaptured", page: page.id, url: page.url }])
     })
   )
 

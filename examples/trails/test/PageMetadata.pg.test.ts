@@ -4,7 +4,7 @@ import { SqlClient } from "effect/sql"
 import { Captures } from "../src/Captures.ts"
 import { PageId } from "../src/Page.ts"
 import { PageMetadata } from "../src/PageMetadata.ts"
-import { Domain, newPage, newTrail, pageById, told } from "./fixtures/domain.ts"
+import { Domain, newPage, newTrail, pageById, listen } from "./fixtures/domain.ts"
 
 const head = { title: "Fish & Chips", description: "All about them." }
 
@@ -53,11 +53,11 @@ layer(Domain)("PageMetadata", (it) => {
       const metadata = yield* PageMetadata
       const { page, trail } = yield* newPage
       const answers = Array.from({ length: 8 }, (_, n) => ({ title: `Answer ${n}`, description: `Answer ${n}` }))
-      told.length = 0
+      const told = yield* listen(trail.id)
       yield* Effect.forEach(answers, (answer) => metadata.found(page.id, answer), { concurrency: "unbounded" })
       const first = yield* pageById(trail.id, page.id)
       assert.strictEqual(first.title, first.description)
-      assert.deepStrictEqual(told, [trail.id])
+      assert.deepStrictEqual(yield* told, [{ _tag: "PageDescribed", page: page.id }])
       yield* metadata.missing(page.id)
       assert.deepStrictEqual(yield* pageById(trail.id, page.id), first)
       const gone = yield* newPage
@@ -72,12 +72,12 @@ layer(Domain)("PageMetadata", (it) => {
       const sql = yield* SqlClient.SqlClient
       const metadata = yield* PageMetadata
       const { page, trail } = yield* newPage
-      told.length = 0
+      const told = yield* listen(trail.id)
       yield* Effect.exit(sql.withTransaction(Effect.andThen(metadata.found(page.id, head), Effect.fail("no"))))
       assert.isTrue(Exit.isSuccess(yield* Effect.exit(metadata.found(PageId.make(2_000_000_000), head))))
-      assert.deepStrictEqual(told, [])
+      assert.deepStrictEqual(yield* told, [])
       yield* metadata.missing(page.id)
-      assert.deepStrictEqual(told, [trail.id])
+      assert.deepStrictEqual(yield* told, [{ _tag: "PageDescribed", page: page.id }])
     })
   )
 })

@@ -1,10 +1,11 @@
+import { type Adapter, PubSub } from "@coppice/pubsub"
 import { Child, Supervisor, Tree } from "@coppice/supervision"
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Deferred, Effect, Fiber, Layer, Option, References } from "effect"
 import { TestClock } from "effect/testing"
 import { TrailId, type TrailSummary } from "../src/Trail.ts"
 import * as TrailCache from "../src/TrailCache.ts"
-import { TrailEvents } from "../src/TrailEvents.ts"
+import { Changed, TrailChanges } from "../src/TrailEvents.ts"
 import { Trails } from "../src/Trails.ts"
 import { UserId } from "../src/User.ts"
 
@@ -27,18 +28,17 @@ const makeDatabase = () => {
   return Object.assign(database, { layer: Layer.mock(Trails, { get }) })
 }
 
-const App = (options: TrailCache.Options = {}) =>
+const App = (options: TrailCache.Options = {}, pubsub = PubSub.layerLocal) =>
   Supervisor.layer("App", {
     strategy: "one_for_one",
     maxRestarts: 100,
-    children: [
-      Child.layer("trail-cache", TrailCache.TrailCache.layer(options)),
-      Child.layer("events", TrailCache.layerEvents)
-    ]
+    children: [Child.layer("pubsub", pubsub), Child.layer("trail-cache", TrailCache.layer(options))]
   }).pipe(Layer.provideMerge(Tree.layer), Layer.provide(Layer.succeed(References.MinimumLogLevel, "None")))
 
 const nameOf = (id: TrailId) => Effect.map(TrailCache.find(owner, id), ({ name }) => name)
-const changed = (id: TrailId) => Effect.flatMap(TrailEvents, (events) => events.changed(id))
+/** The news of a change, which have arrived. */
+const changed = (id: TrailId) =>
+  Effect.andThen(PubSub.broadcast(TrailChanges, Changed.make({ id })), TestClock.adjust(0))
 
 describe("TrailCache", () => {
   it.effect("reads a trail once, and again when it has changed", () => {
@@ -70,6 +70,31 @@ describe("TrailCache", () => {
       assert.strictEqual(yield* Fiber.join(reading), "before")
       assert.strictEqual(yield* nameOf(id), "after")
     }).pipe(Effect.provide([App(), database.layer]))
+  })
+
+  it.effect("reads everything again when news of other nodes may be missing", () => {
+    const database = makeDatabase()
+    let node: Adapter.Receiver | undefined
+    const pubsub = PubSub.layerAdapter((_node, receiver) =>
+      Effect.sync(() => {
+        node = receiver
+        return { send: () => {}, flush: Effect.void }
+      })
+    )
+    return Effect.gen(function* () {
+      yield* nameOf(id)
+      yield* nameOf(otherId)
+      node?.deliver({ topic: TrailChanges.id, event: { _tag: "Changed", id } }, "another node")
+      yield* TestClock.adjust(0)
+      yield* nameOf(id)
+      yield* nameOf(otherId)
+      assert.strictEqual(database.reads, 3)
+      node?.gap("disconnected")
+      yield* TestClock.adjust(0)
+      yield* nameOf(id)
+      yield* nameOf(otherId)
+      assert.strictEqual(database.reads, 5)
+    }).pipe(Effect.provide([App({}, pubsub), database.layer]))
   })
 
   it.effect("does not keep what was read for a cache that has crashed since", () => {

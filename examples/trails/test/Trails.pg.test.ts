@@ -5,7 +5,7 @@ import * as Seed from "../src/Seed.ts"
 import { TrailId } from "../src/Trail.ts"
 import { Trails } from "../src/Trails.ts"
 import { Users } from "../src/Users.ts"
-import { Domain, newTrail, newUser, told } from "./fixtures/domain.ts"
+import { Domain, newTrail, newUser, listen } from "./fixtures/domain.ts"
 
 const nowhere = TrailId.make("01a208b4-33b2-72d1-85a5-d8693a2fa0b9")
 
@@ -138,17 +138,17 @@ layer(Domain)("Trails", (it) => {
       const sql = yield* SqlClient.SqlClient
       const trails = yield* Trails
       const { owner, trail } = yield* newTrail
-      told.length = 0
+      const told = yield* listen(trail.id)
       yield* sql.withTransaction(
         Effect.gen(function* () {
           yield* trails.pause(owner, trail.id)
-          assert.deepStrictEqual(told, [])
+          assert.deepStrictEqual(yield* told, [])
         })
       )
-      assert.deepStrictEqual(told, [trail.id])
+      assert.deepStrictEqual(yield* told, [{ _tag: "TrailChanged", version: 2 }])
       yield* Effect.exit(sql.withTransaction(Effect.andThen(trails.resume(owner, trail.id), Effect.fail("no"))))
       yield* Effect.exit(trails.pause(owner, trail.id))
-      assert.deepStrictEqual(told, [trail.id])
+      assert.deepStrictEqual(yield* told, [])
     })
   )
 
