@@ -73,6 +73,11 @@ export class Cluster {
     return encodeMessages(this.node, this.sent, entries)
   }
 
+  /** The number of the last packet. */
+  get last(): number {
+    return this.sent
+  }
+
   sign(kind: Sign): string {
     this.skipped = false
     return encodeSign(kind, this.node, this.sent)
