@@ -83,7 +83,11 @@ export const execute = (
       return 0
     }
     const { json } = command
-    const measured = yield* run(suite, isolate(main, suite, shared), ({ name }) => Console.error(`measuring ${name}`))
+    const measured = yield* Effect.provideService(
+      run(suite, isolate(main, suite, shared), ({ name }) => Console.error(`measuring ${name}`)),
+      Sizes,
+      suite.sizes ?? {}
+    )
     const sizes = told(suite.sizes ?? {})
     yield* Console.log(
       [

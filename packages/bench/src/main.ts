@@ -2,6 +2,9 @@
 import { Effect } from "effect"
 import { execute } from "./Cli.ts"
 import { jobs } from "./suites/jobs.ts"
+import { pubsub } from "./suites/pubsub.ts"
 import { supervision } from "./suites/supervision.ts"
 
-process.exitCode = await Effect.runPromise(execute(import.meta.filename, process.argv.slice(2), [supervision, jobs]))
+process.exitCode = await Effect.runPromise(
+  execute(import.meta.filename, process.argv.slice(2), [supervision, jobs, pubsub])
+)

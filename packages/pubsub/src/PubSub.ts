@@ -19,7 +19,19 @@
  * ```
  */
 import { Process } from "@coppice/supervision"
-import { Cause, Context, Effect, Exit, Layer, Option, Schema, type Scope, Stream, SubscriptionRef } from "effect"
+import {
+  Cause,
+  Context,
+  Effect,
+  Exit,
+  type Fiber,
+  Layer,
+  Option,
+  Schema,
+  type Scope,
+  Stream,
+  SubscriptionRef
+} from "effect"
 import { SqlClient } from "effect/sql"
 import type * as Adapter from "./Adapter.ts"
 import { Hub } from "./internal/hub.ts"
@@ -104,62 +116,68 @@ export const layerAdapter = <E, R>(adapter: Adapter.Make<E, R>): Layer.Layer<Pub
 
 type Client = SqlClient.SqlClient
 
-const clientOfLayer = Effect.serviceOption(SqlClient.SqlClient)
+const clientOfLayer = Effect.map(Effect.serviceOption(SqlClient.SqlClient), Option.getOrUndefined)
 
 const make = (
   hub: Hub,
   adapter: Adapter.Adapter | undefined,
   status: Effect.Effect<Adapter.Status>,
   statusChanges: Stream.Stream<Adapter.Status>,
-  client: Option.Option<Client>
+  client: Client | undefined
 ): Shape => {
-  /** After the commit of the transaction that this fiber is in, or now. */
-  const committed = (send: () => void): Effect.Effect<void> =>
-    Effect.withFiber((fiber) => {
-      const sql = Context.getOption(fiber.context, SqlClient.SqlClient)
-      const found = Option.isSome(sql) ? sql : client
-      if (Option.isSome(found) && Option.isSome(Context.getOption(fiber.context, found.value.transactionService))) {
-        return found.value.afterCommit(Effect.sync(send))
-      }
-      send()
-      return Effect.void
-    })
+  /** Puts an event into the queues of this node, and lets their consumers have a turn before they overflow. */
+  const deliver = (topic: string, event: unknown, from?: object): Effect.Effect<void> =>
+    hub.dispatch(topic, event, from) ? Effect.yieldNow : Effect.void
 
-  const encoded = <Event>(topic: Topic<Event>, event: Event): Exit.Exit<unknown, InvalidEvent> => {
-    if (adapter === undefined) return Exit.void
-    const json = topic.codec.encode(event)
-    if (Exit.isSuccess(json)) return Exit.succeed(json.value)
-    return Exit.fail(new InvalidEvent({ topic: topic.id, problem: problemOf(json.cause) }))
+  /** Delivers here and sends to all other nodes. */
+  const send = (topic: string, event: unknown, json: unknown, from?: object): Effect.Effect<void> => {
+    const delivered = deliver(topic, event, from)
+    adapter?.send({ topic, event: json })
+    return delivered
   }
 
-  const broadcastBy =
-    (when: (send: () => void) => Effect.Effect<void>) =>
-    <Event>(topic: Topic<Event>, event: Event, from?: object): Effect.Effect<void, InvalidEvent> =>
-      Effect.suspend(() => {
-        const json = encoded(topic, event)
-        if (Exit.isFailure(json)) return json
-        return when(() => {
-          hub.dispatch(topic.id, event, from)
-          adapter?.send({ topic: topic.id, event: json.value })
-        })
-      })
+  /** An event as other nodes get it, if there are any. */
+  const encoded = <Event>(
+    topic: Topic<Event>,
+    event: Event,
+    use: (json: unknown) => Effect.Effect<void>
+  ): Effect.Effect<void, InvalidEvent> => {
+    if (adapter === undefined) return use(undefined)
+    const json = topic.codec.encode(event)
+    if (Exit.isSuccess(json)) return use(json.value)
+    return Effect.fail(new InvalidEvent({ topic: topic.id, problem: problemOf(json.cause) }))
+  }
 
-  const broadcast = broadcastBy(committed)
+  /** After the commit of the transaction that a fiber is in, or now. */
+  const committed = (fiber: Fiber.Fiber<unknown, unknown>, use: () => Effect.Effect<void>): Effect.Effect<void> => {
+    const sql = Context.getOrUndefined(fiber.context, SqlClient.SqlClient) ?? client
+    const transacting = sql !== undefined && Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
+    return transacting ? sql.afterCommit(Effect.suspend(use)) : use()
+  }
+
+  const broadcast = <Event>(topic: Topic<Event>, event: Event, from?: object): Effect.Effect<void, InvalidEvent> =>
+    Effect.withFiber((fiber) =>
+      encoded(topic, event, (json) => committed(fiber, () => send(topic.id, event, json, from)))
+    )
+
+  const localBroadcast = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void> =>
+    Effect.withFiber((fiber) => committed(fiber, () => deliver(topic.id, event)))
+
   return {
     node: hub.node,
     subscribe: (topic, options) => hub.subscribe(topic, options),
     broadcast: (topic, event) => broadcast(topic, event),
-    broadcastNow: broadcastBy(Effect.sync),
+    broadcastNow: (topic, event) => Effect.suspend(() => encoded(topic, event, (json) => send(topic.id, event, json))),
     broadcastFrom: (from, topic, event) => broadcast(topic, event, from),
-    localBroadcast: (topic, event) => committed(() => hub.dispatch(topic.id, event, undefined)),
+    localBroadcast,
     directBroadcast: (node, topic, event) =>
       node === hub.node
-        ? committed(() => hub.dispatch(topic.id, event, undefined))
-        : Effect.suspend(() => {
-            const json = encoded(topic, event)
-            if (Exit.isFailure(json)) return json
-            return committed(() => adapter?.send({ topic: topic.id, event: json.value }, node))
-          }),
+        ? localBroadcast(topic, event)
+        : Effect.withFiber((fiber) =>
+            encoded(topic, event, (json) =>
+              committed(fiber, () => Effect.sync(() => adapter?.send({ topic: topic.id, event: json }, node)))
+            )
+          ),
     subscriberCount: (topic) => Effect.sync(() => hub.count(topic.id)),
     status,
     statusChanges,
@@ -186,7 +204,7 @@ export const subscribe = <Event>(
   topic: Topic<Event>,
   options?: SubscribeOptions
 ): Effect.Effect<Subscription<Event>, never, PubSub | Scope.Scope> =>
-  Effect.flatMap(PubSub, (pubsub) => pubsub.subscribe(topic, options))
+  PubSub.use((pubsub) => pubsub.subscribe(topic, options))
 
 /** A subscription as a stream, which subscribes when it starts. */
 export const stream = <Event>(
@@ -215,32 +233,30 @@ export const handle = <Event, E, R>(
  * If the process ends between the commit and the broadcast, the event is lost: where that matters, use a durable topic.
  */
 export const broadcast = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void, InvalidEvent, PubSub> =>
-  Effect.flatMap(PubSub, (pubsub) => pubsub.broadcast(topic, event))
+  PubSub.use((pubsub) => pubsub.broadcast(topic, event))
 
 /** Broadcasts now, also inside a transaction, and whatever becomes of that. */
 export const broadcastNow = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void, InvalidEvent, PubSub> =>
-  Effect.flatMap(PubSub, (pubsub) => pubsub.broadcastNow(topic, event))
+  PubSub.use((pubsub) => pubsub.broadcastNow(topic, event))
 
 /** As `broadcast`, but not to one subscription. */
 export const broadcastFrom = <Event>(
   from: Subscription<Event>,
   topic: Topic<Event>,
   event: Event
-): Effect.Effect<void, InvalidEvent, PubSub> =>
-  Effect.flatMap(PubSub, (pubsub) => pubsub.broadcastFrom(from, topic, event))
+): Effect.Effect<void, InvalidEvent, PubSub> => PubSub.use((pubsub) => pubsub.broadcastFrom(from, topic, event))
 
 /** As `broadcast`, but on this node alone; the event is not encoded. */
 export const localBroadcast = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void, never, PubSub> =>
-  Effect.flatMap(PubSub, (pubsub) => pubsub.localBroadcast(topic, event))
+  PubSub.use((pubsub) => pubsub.localBroadcast(topic, event))
 
 /** As `broadcast`, but on one node alone. A node that is not there is nobody, as in Phoenix. */
 export const directBroadcast = <Event>(
   node: string,
   topic: Topic<Event>,
   event: Event
-): Effect.Effect<void, InvalidEvent, PubSub> =>
-  Effect.flatMap(PubSub, (pubsub) => pubsub.directBroadcast(node, topic, event))
+): Effect.Effect<void, InvalidEvent, PubSub> => PubSub.use((pubsub) => pubsub.directBroadcast(node, topic, event))
 
 /** How many subscriptions a topic has on this node. */
 export const subscriberCount = <Event>(topic: Topic<Event>): Effect.Effect<number, never, PubSub> =>
-  Effect.flatMap(PubSub, (pubsub) => pubsub.subscriberCount(topic))
+  PubSub.use((pubsub) => pubsub.subscriberCount(topic))

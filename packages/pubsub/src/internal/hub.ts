@@ -3,7 +3,7 @@
  *
  * A broadcast puts its message into the queue of each, and nothing else: it runs nobody's code and waits for nobody.
  */
-import { type Cause, Effect, Exit, type Schema, type Scope } from "effect"
+import { type Cause, Effect, Exit, type Schema, Scope } from "effect"
 import type { GapReason, Message as Envelope } from "../Adapter.ts"
 import type { Message, SubscribeOptions, Subscription } from "../Subscription.ts"
 import type { Codec, Topic } from "../Topic.ts"
@@ -34,18 +34,32 @@ export class Hub {
     topic: Topic<Event>,
     options: SubscribeOptions | undefined
   ): Effect.Effect<Subscription<Event>, never, Scope.Scope> {
-    return Effect.acquireRelease(
-      Effect.sync(() => this.add(topic, options)),
-      (subscriber) => Effect.sync(() => this.remove(subscriber))
+    // Not `acquireRelease`, which would keep the whole context of this fiber for as long as the subscription lives.
+    return Effect.uninterruptible(
+      Effect.flatMap(Scope.Scope, (scope) => {
+        const subscriber = this.add(topic, options)
+        return Effect.as(Scope.addFinalizerExit(scope, this.removal(subscriber)), subscriber)
+      })
     )
   }
 
-  /** To the subscribers of this node, except one. */
-  dispatch(topic: string, event: unknown, except: object | undefined): void {
+  private removal<Event>(subscriber: Subscriber<Event>): () => Effect.Effect<void> {
+    return () => Effect.sync(() => this.remove(subscriber))
+  }
+
+  /**
+   * To the subscribers of this node, except one. Says whether any of them fills up only because its consumer has not had its
+   * turn: then whoever broadcasts is to let others run.
+   */
+  dispatch(topic: string, event: unknown, except: object | undefined): boolean {
     const subscribers = this.topics.get(topic)
-    if (subscribers === undefined) return
+    if (subscribers === undefined) return false
     const message: Message<unknown> = { _tag: "Event", event, node: this.node }
-    for (const subscriber of subscribers) if (subscriber !== except) subscriber.offer(message)
+    let crowded = false
+    for (const subscriber of subscribers) {
+      if (subscriber !== except && subscriber.offer(message)) crowded = true
+    }
+    return crowded
   }
 
   /** What another node has sent. */

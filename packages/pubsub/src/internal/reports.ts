@@ -26,13 +26,22 @@ export const reports: Effect.Effect<Reports> = Effect.gen(function* () {
     warned.set(key, now)
     Effect.runForkWith(services)(Effect.logWarning(text, cause))
   }
+  const lost = new Map<string, number>()
+  const countLost = Effect.sync(() => {
+    for (const [topic, events] of lost) {
+      Metric.withAttributes(dropped, { topic: nameOf(topic) }).updateUnsafe(events, services)
+    }
+    lost.clear()
+  })
   return {
     undecodable: (topic, from, cause) => {
       Metric.withAttributes(undecodable, { topic: nameOf(topic) }).updateUnsafe(1, services)
       warn(topic, `An event of ${topic} that node ${from} broadcast could not be decoded here, and was left out`, cause)
     },
     dropped: (topic, events) => {
-      Metric.withAttributes(dropped, { topic: nameOf(topic) }).updateUnsafe(events, services)
+      // Once for all that happens in a turn: a subscription that takes nothing is not to slow those who broadcast.
+      if (lost.size === 0) Effect.runForkWith(services)(Effect.andThen(Effect.yieldNow, countLost))
+      lost.set(topic, (lost.get(topic) ?? 0) + events)
     }
   }
 })

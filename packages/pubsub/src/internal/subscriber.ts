@@ -3,15 +3,17 @@
  *
  * It is an array that grows to its capacity, and is taken as a whole: the consumer gets all that waits in one step.
  */
-import { Cause, Effect, type Pull, Result, Stream } from "effect"
-import type { NonEmptyReadonlyArray } from "effect/Array"
+import { Cause, Effect, type Fiber, type Pull, Stream } from "effect"
+import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
 import { type Message, type SubscribeOptions, SubscriberTooSlow, type Subscription } from "../Subscription.ts"
 import type { Topic } from "../Topic.ts"
 
 /** What waits, as a stream wants it. */
-type Waiting<Event> = Pull.Pull<NonEmptyReadonlyArray<Message<Event>>, SubscriberTooSlow>
+type Waiting<A> = Pull.Pull<NonEmptyReadonlyArray<A>, SubscriberTooSlow>
 
 const defaultCapacity = 1_024
+
+const nobody: ReadonlyArray<() => void> = []
 
 export class Subscriber<in out Event> implements Subscription<Event> {
   /** Where it stands among the subscribers of its topic. */
@@ -25,7 +27,10 @@ export class Subscriber<in out Event> implements Subscription<Event> {
   private first = 0
   private missed = 0
   private ended: "no" | "closed" | "too slow" = "no"
-  private wake: (() => void) | undefined
+  /** Consumers that wait for a message. */
+  private waiting = nobody
+  /** How many consumers were told of a message and have not had their turn yet. */
+  private due = 0
 
   constructor(
     topic: Topic<Event>,
@@ -38,12 +43,16 @@ export class Subscriber<in out Event> implements Subscription<Event> {
     this.onDropped = onDropped
   }
 
-  /** Puts a message into the queue, or does what the policy says where it is full. */
-  offer(message: Message<Event>): void {
-    if (this.ended !== "no") return
-    if (this.queue.length - this.first >= this.capacity && !this.makeRoom()) return
+  /**
+   * Puts a message into the queue, or does what the policy says where it is full. Says whether it fills up only because
+   * its consumer, which has nothing else to do, has not had its turn.
+   */
+  offer(message: Message<Event>): boolean {
+    if (this.ended !== "no") return false
+    if (this.queue.length - this.first >= this.capacity && !this.makeRoom()) return this.due > 0
     this.queue.push(message)
-    if (this.wake !== undefined) this.awaken()
+    if (this.waiting !== nobody) this.awaken()
+    return this.due > 0 && (this.queue.length - this.first) * 2 >= this.capacity
   }
 
   /** Ends the messages; what waits is not taken any more. */
@@ -52,6 +61,50 @@ export class Subscriber<in out Event> implements Subscription<Event> {
     this.queue = []
     this.first = 0
     this.awaken()
+  }
+
+  get messages(): Stream.Stream<Message<Event>, SubscriberTooSlow> {
+    return this.stream((messages) => messages)
+  }
+
+  get events(): Stream.Stream<Event, SubscriberTooSlow> {
+    return this.stream(eventsOf)
+  }
+
+  private stream<A>(
+    choose: (messages: ReadonlyArray<Message<Event>>) => ReadonlyArray<A>
+  ): Stream.Stream<A, SubscriberTooSlow> {
+    return Stream.fromPull(Effect.succeed(Effect.suspend(() => this.pull(choose))))
+  }
+
+  private pull<A>(choose: (messages: ReadonlyArray<Message<Event>>) => ReadonlyArray<A>): Waiting<A> {
+    const chosen = choose(this.take())
+    if (isReadonlyArrayNonEmpty(chosen)) return Effect.succeed(chosen)
+    if (this.ended === "closed") return Cause.done()
+    if (this.ended === "too slow") {
+      return Effect.fail(new SubscriberTooSlow({ topic: this.topic.id, capacity: this.capacity }))
+    }
+    return Effect.flatMap(
+      Effect.withFiber((fiber) => this.news(fiber)),
+      () => this.pull(choose)
+    )
+  }
+
+  /** Takes all that waits. */
+  private take(): ReadonlyArray<Message<Event>> {
+    const { first, missed, policy, queue } = this
+    if (queue.length === 0) return queue
+    this.queue = []
+    this.first = 0
+    this.missed = 0
+    const messages = first === 0 ? queue : queue.slice(first)
+    if (missed > 0) {
+      const lagged = { _tag: "Lagged", missed } as const
+      // Where the hole is: the oldest are missing, or the newest.
+      if (policy === "sliding") messages.unshift(lagged)
+      else messages.push(lagged)
+    }
+    return messages
   }
 
   private makeRoom(): boolean {
@@ -71,56 +124,34 @@ export class Subscriber<in out Event> implements Subscription<Event> {
     return true
   }
 
-  private awaken(): void {
-    const { wake } = this
-    this.wake = undefined
-    wake?.()
-  }
-
-  /** Takes all that waits; undefined where that is nothing. */
-  private take(): NonEmptyReadonlyArray<Message<Event>> | undefined {
-    const { first, missed, policy, queue } = this
-    if (queue.length === 0) return undefined
-    this.queue = []
-    this.first = 0
-    this.missed = 0
-    const waiting = first === 0 ? queue : queue.slice(first)
-    if (missed > 0) {
-      const lagged = { _tag: "Lagged", missed } as const
-      // Where the hole is: the oldest are missing, or the newest.
-      if (policy === "sliding") waiting.unshift(lagged)
-      else waiting.push(lagged)
-    }
-    // It was not empty.
-    return waiting as unknown as NonEmptyReadonlyArray<Message<Event>>
-  }
-
-  private pull(): Waiting<Event> {
-    const waiting = this.take()
-    if (waiting !== undefined) return Effect.succeed(waiting)
-    if (this.ended === "closed") return Cause.done()
-    if (this.ended === "too slow") {
-      return Effect.fail(new SubscriberTooSlow({ topic: this.topic.id, capacity: this.capacity }))
-    }
-    return Effect.flatMap(Effect.callback<void>(this.onNews), () => this.pull())
-  }
-
-  /** Resumes in its own turn: whoever broadcasts does not run it. */
-  private readonly onNews = (resume: (effect: Effect.Effect<void>) => void): Effect.Effect<void> => {
-    const wake = () => resume(Effect.yieldNow)
-    this.wake = wake
-    return Effect.sync(() => {
-      if (this.wake === wake) this.wake = undefined
+  /** Ends when there is a message. Whoever sent it does not run the consumer: that gets a turn of its own. */
+  private news(fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      const turn = () => {
+        this.due--
+        resume(Effect.void)
+      }
+      const wake = () => {
+        this.due++
+        fiber.currentDispatcher.scheduleTask(turn, 0)
+      }
+      this.waiting = [...this.waiting, wake]
+      return Effect.sync(() => {
+        const others = this.waiting.filter((other) => other !== wake)
+        this.waiting = others.length === 0 ? nobody : others
+      })
     })
   }
 
-  get messages(): Stream.Stream<Message<Event>, SubscriberTooSlow> {
-    return Stream.fromPull(Effect.sync(() => Effect.suspend(() => this.pull())))
+  private awaken(): void {
+    const { waiting } = this
+    this.waiting = nobody
+    for (const wake of waiting) wake()
   }
+}
 
-  get events(): Stream.Stream<Event, SubscriberTooSlow> {
-    return Stream.filterMap(this.messages, (message) =>
-      message._tag === "Event" ? Result.succeed(message.event) : Result.failVoid
-    )
-  }
+const eventsOf = <Event>(messages: ReadonlyArray<Message<Event>>): ReadonlyArray<Event> => {
+  const events: Array<Event> = []
+  for (const message of messages) if (message._tag === "Event") events.push(message.event)
+  return events
 }
