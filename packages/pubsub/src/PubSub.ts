@@ -19,6 +19,7 @@
  * ```
  */
 import { Process } from "@coppice/supervision"
+import type { PgClient } from "@effect/sql-pg"
 import {
   Cause,
   Context,
@@ -37,6 +38,8 @@ import type * as Adapter from "./Adapter.ts"
 import { Hub } from "./internal/hub.ts"
 import { nodeId } from "./internal/nodeId.ts"
 import { reports } from "./internal/reports.ts"
+import type { MigrationsError } from "./Migrations.ts"
+import * as PostgresAdapter from "./PostgresAdapter.ts"
 import type { Message, SubscribeOptions, SubscriberTooSlow, Subscription } from "./Subscription.ts"
 import type { Topic } from "./Topic.ts"
 
@@ -113,6 +116,15 @@ export const layerAdapter = <E, R>(adapter: Adapter.Make<E, R>): Layer.Layer<Pub
       return make(hub, running, SubscriptionRef.get(status), SubscriptionRef.changes(status), yield* clientOfLayer)
     })
   )
+
+/**
+ * A PubSub whose nodes share a PostgreSQL database; see `PostgresAdapter`. It uses where the client's configuration leads,
+ * by connections of its own. `Migrations.SchemaName` says where its tables are, and keeps apart who has another one.
+ */
+export const layerPostgres = (
+  options?: PostgresAdapter.Options
+): Layer.Layer<PubSub, PostgresAdapter.ListenUnavailable | MigrationsError, PgClient.PgClient> =>
+  layerAdapter(PostgresAdapter.make(options))
 
 type Client = SqlClient.SqlClient
 

@@ -1,5 +1,6 @@
 export * as Adapter from "./Adapter.ts"
 export * as Migrations from "./Migrations.ts"
+export * as PostgresAdapter from "./PostgresAdapter.ts"
 export * as PubSub from "./PubSub.ts"
 export * as Subscription from "./Subscription.ts"
 export * as Topic from "./Topic.ts"

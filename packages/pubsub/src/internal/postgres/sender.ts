@@ -1,0 +1,157 @@
+/**
+ * Carries what waits to the database, by one connection of its own: a statement at a time, so that a batch gathers while
+ * the one before it is on its way, and nothing overtakes.
+ *
+ * A batch is repeated until the database has answered. It may have been sent before then; receivers know it by its numbers.
+ */
+import type { PgConnection } from "@effect/sql-pg"
+import { Effect, Exit, Scope } from "effect"
+import { SqlError } from "effect/sql"
+import { backoff, closeApart, live, within } from "./connection.ts"
+import type { Metrics } from "./metrics.ts"
+import { decodeAttached } from "./notification.ts"
+import type { Batch, Outbox } from "./outbox.ts"
+import type { Statements } from "./statements.ts"
+
+export interface Options {
+  readonly open: Effect.Effect<PgConnection.PgConnection, SqlError.SqlError, Scope.Scope>
+  readonly outbox: Outbox
+  readonly statements: Statements
+  readonly metrics: Metrics
+  /** When a sign of life has left: the time at which it was taken from the outbox. */
+  readonly onSigned: (takenAt: number) => void
+  readonly now: () => number
+}
+
+/** How long a statement may take, in milliseconds: after that the connection is taken for dead. */
+const statementMillis = 10_000
+
+interface Link {
+  readonly connection: PgConnection.PgConnection
+  readonly scope: Scope.Closeable
+}
+
+export interface Sender {
+  /** Sends, for ever. */
+  readonly run: Effect.Effect<never>
+  /** Removes old attachments, if the database can be reached right now. */
+  readonly sweep: Effect.Effect<void>
+}
+
+/** Opens the connection; it closes with the scope. */
+export const make = Effect.fnUntraced(function* (options: Options) {
+  const { metrics, onSigned, outbox, statements } = options
+  const connect = Effect.flatMap(Scope.make(), (scope) =>
+    Effect.onError(
+      Effect.map(Scope.provide(options.open, scope), (connection): Link => ({ connection, scope })),
+      () => closeApart(scope, Exit.void)
+    )
+  )
+  let link: Link | undefined = yield* connect
+  const disconnect = Effect.suspend(() => {
+    const { scope } = link ?? {}
+    link = undefined
+    return scope === undefined ? Effect.void : closeApart(scope, Exit.void)
+  })
+  yield* Effect.addFinalizer(() => disconnect)
+
+  const attempt = (batch: Batch) =>
+    Effect.gen(function* () {
+      link ??= yield* connect
+      const answer = yield* within(
+        statementMillis,
+        link.scope,
+        Effect.as(statements.send(batch)(link.connection), true)
+      )
+      return answer === true ? undefined : (`no answer within ${statementMillis} ms` as const)
+    })
+
+  /** Sends a batch, however long it takes. */
+  const deliver = Effect.fnUntraced(function* (first: Batch) {
+    const pauses = backoff()
+    let batch = first
+    for (let failures = 0; batch.notifications.length > 0; failures++) {
+      const tried = yield* Effect.result(attempt(batch))
+      const problem = tried._tag === "Failure" ? tried.failure : tried.success
+      if (problem === undefined) {
+        if (failures > 0) yield* Effect.logInfo("Broadcasts leave again")
+        return batch
+      }
+      if (SqlError.isSqlError(problem) && isRefusal(problem)) {
+        yield* Effect.logError("The database refuses broadcasts, which are given up", problem)
+        const small = withoutAttachments(batch)
+        metrics.unsent(batch.messages - small.messages)
+        batch = small
+        continue
+      }
+      yield* disconnect
+      metrics.reconnect("sender")
+      if (failures === 0) {
+        yield* Effect.logInfo("Broadcasts do not leave: the connection that sends them begins anew", problem)
+        // It may have been dead for long; a new one may work at once.
+        continue
+      }
+      yield* pauses.pause
+    }
+    return batch
+  })
+
+  let reported = 0
+  const reportLost = Effect.suspend(() => {
+    const lost = outbox.lost - reported
+    if (lost === 0) return Effect.void
+    reported += lost
+    metrics.unsent(lost)
+    return Effect.logWarning(
+      `${lost} broadcasts were given up before they had left for other nodes: the database was too slow or away for too`
+        + " long, or they were too large"
+    )
+  })
+
+  const run = Effect.gen(function* () {
+    while (true) {
+      yield* outbox.filled
+      const takenAt = options.now()
+      const batch = outbox.take()
+      if (batch === undefined) continue
+      const { messages, sign } = yield* deliver(batch)
+      outbox.settle()
+      if (messages > 0) metrics.sent(messages)
+      if (sign !== undefined) onSigned(takenAt)
+      yield* reportLost
+    }
+  })
+
+  const sweep = Effect.gen(function* () {
+    while (link !== undefined) {
+      const more = yield* within(statementMillis, link.scope, statements.sweep(link.connection))
+      if (more !== true) return
+    }
+  }).pipe(
+    // If it is the connection, the next statement of the sender begins anew; if it is the statement, there is time.
+    Effect.catch((error) => Effect.logDebug("Old attachments could not be removed now", error))
+  )
+
+  return { run: live(run), sweep: live(sweep) } satisfies Sender
+})
+
+/** The database has understood what it was asked, and will not do it next time either. */
+const isRefusal = ({ reason: { cause } }: SqlError.SqlError): boolean =>
+  typeof cause === "object"
+  && cause !== null
+  && "code" in cause
+  && typeof cause.code === "string"
+  // Data, rights and names. What is full, busy, starting or stopping may pass.
+  && /^(22|23|42)/.test(cause.code)
+
+/** What is left to try: small messages need less of the database. */
+const withoutAttachments = (batch: Batch): Batch => {
+  if (batch.attachments.length === 0) return { notifications: [], attachments: [], messages: 0, sign: undefined }
+  const numbers = new Set(batch.attachments.map(({ seq }) => seq))
+  return {
+    ...batch,
+    notifications: batch.notifications.filter((text) => !numbers.has(decodeAttached(text)?.seq ?? 0)),
+    attachments: [],
+    messages: batch.messages - batch.attachments.length
+  }
+}
