@@ -1,0 +1,100 @@
+/**
+ * Broadcasting over Redis, for those whom one PostgreSQL does not carry: its PUBLISH and SUBSCRIBE, through the `Redis`
+ * service of `effect/persistence`.
+ *
+ * All nodes use one channel, whatever the number of topics: one connection that publishes (shared with whatever else uses
+ * the service) and one that listens. What is broadcast while a PUBLISH is on its way leaves with the next one. Events are
+ * delivered at most once and, of one node, in order. Redis keeps nothing for whom it cannot reach, so every packet has a
+ * number: a node that misses one tells its subscribers a `Gap`, before what comes after it, or some seconds after it was
+ * broadcast at the latest.
+ *
+ * - A node that Redis cuts off, for instance because it was too slow to read (`client-output-buffer-limit pubsub`),
+ *   connects again, and so what it missed is a `Gap`.
+ * - What Redis does not take for 10 seconds is given up, and so is everything while it does not answer; at most 16 MB
+ *   wait. An event may have 8 MB. What is given up is a warning here and a `Gap` elsewhere.
+ * - A node says that it is there at every `heartbeat`, must hear itself in half of one (at most 5 seconds) or is
+ *   `disconnected`, and is gone for the others after three without a sign, or at once when its scope closes.
+ *
+ * ```ts
+ * import { NodeRedis } from "@effect/platform-node"
+ * import { PubSub } from "@coppice/pubsub"
+ * import { Layer } from "effect"
+ *
+ * export const layer = PubSub.layerRedis().pipe(Layer.provide(NodeRedis.layer({ url: "redis://localhost:6379" })))
+ * ```
+ */
+import { Clock, Deferred, Duration, Effect, Fiber, Schema } from "effect"
+import * as Redis from "effect/persistence/Redis"
+import type * as Adapter from "./Adapter.ts"
+import { Cluster } from "./internal/cluster.ts"
+import { Listener } from "./internal/redis/listener.ts"
+import { within } from "./internal/redis/promptly.ts"
+import { Publisher } from "./internal/redis/publisher.ts"
+
+export interface Options {
+  /** What all nodes listen to. Redis keeps channels apart by name alone, not by database. Defaults to `coppice_pubsub`. */
+  readonly channel?: string | undefined
+  /** How often a quiet node says that it is there. The same on all nodes. Defaults to 10 seconds. */
+  readonly heartbeat?: Duration.Input | undefined
+}
+
+/** At the start, this node could not publish or did not hear what it published itself. */
+export class RedisUnavailable extends Schema.TaggedError<RedisUnavailable>("@coppice/pubsub/RedisUnavailable")(
+  "RedisUnavailable",
+  { channel: Schema.String, cause: Schema.Defect() }
+) {
+  override get message(): string {
+    return (
+      `The channel ${this.channel} of Redis does not work: see the cause. Check that the server is there, and that its user`
+      + " may PUBLISH and SUBSCRIBE to this channel (ACL)"
+    )
+  }
+}
+
+/** What `PubSub.layerRedis` is made of. */
+export const make =
+  (options?: Options): Adapter.Make<RedisUnavailable, Redis.Redis> =>
+  (node, receiver) =>
+    live(
+      Effect.gen(function* () {
+        const channel = options?.channel ?? "coppice_pubsub"
+        const heartbeatMillis = Duration.toMillis(options?.heartbeat ?? "10 seconds")
+        const redis = yield* Redis.Redis
+        const clock = yield* Clock.Clock
+        const cluster = new Cluster(node, receiver, { heartbeatMillis })
+        const publish = (packet: string) => redis.send("PUBLISH", channel, packet)
+        const publisher = new Publisher({ cluster, clock, publish, onBusy: () => listener.onBusy() })
+        const started = yield* Deferred.make<void, RedisUnavailable>()
+        const listener: Listener = new Listener({
+          channel,
+          clock,
+          cluster,
+          heartbeatMillis,
+          publisher,
+          redis,
+          onConnected: Deferred.succeed(started, undefined),
+          onDisconnected: (cause) => Deferred.fail(started, new RedisUnavailable({ channel, cause }))
+        })
+        const publishing = yield* Effect.forkScoped(publisher.run)
+        yield* Effect.forkScoped(listener.run)
+        yield* Deferred.await(started)
+        yield* Effect.addFinalizer(() =>
+          within(
+            longestGoodbye,
+            Effect.gen(function* () {
+              publisher.end()
+              yield* publisher.flush
+              yield* Fiber.interrupt(publishing)
+              yield* publish(cluster.sign("bye"))
+            })
+          )
+        )
+        return { send: (message, to) => publisher.send(message, to), flush: publisher.flush }
+      })
+    )
+
+/** Who does not hear a goodbye notices the silence. */
+const longestGoodbye = "1 second"
+
+/** Sockets go by the live clock, also where a test moves another. */
+const live = Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())

@@ -1,0 +1,144 @@
+/**
+ * Hearing a channel, and proving it: whatever a node says comes back to it.
+ *
+ * A client of Redis may subscribe anew after a lost connection without telling, be connected to a server that is gone, or
+ * end. So every sign of life must come back in time; where one does not, the subscription is made anew. What was missed
+ * is found by the numbers of packets, however that came about.
+ */
+import { type Clock, Effect, Latch, Queue, Random, Schema, type Scope } from "effect"
+import type { Redis } from "effect/persistence"
+import type { Cluster } from "../cluster.ts"
+import { monotonic } from "./monotonic.ts"
+import { interruptedWithin } from "./promptly.ts"
+import type { Publisher } from "./publisher.ts"
+
+export interface Options {
+  readonly channel: string
+  readonly clock: Clock.Clock
+  readonly cluster: Cluster
+  readonly heartbeatMillis: number
+  readonly publisher: Publisher
+  readonly redis: Redis.Redis["Service"]
+  readonly onConnected: Effect.Effect<unknown>
+  readonly onDisconnected: (error: Redis.RedisError | Deaf) => Effect.Effect<unknown>
+}
+
+/** A node did not hear itself. */
+export class Deaf extends Schema.TaggedError<Deaf>("@coppice/pubsub/Deaf")("Deaf", { millis: Schema.Finite }) {
+  override get message(): string {
+    return `What this node published did not come back within ${this.millis} ms`
+  }
+}
+
+/** How long what was said may take to come back; at most half a heartbeat. */
+const longestEchoMillis = 5_000
+
+/** Answers to a hello are spread over this time, so that several hellos are answered at once. */
+const answerMillis = 100
+
+/** How long closing a connection may take. */
+const longestEnd = "1 second"
+
+const firstPauseMillis = 100
+const longestPauseMillis = 5_000
+
+export class Listener {
+  private readonly options: Options
+  /** Open while something of this node came back since it was asked for. */
+  private readonly echo = Latch.makeUnsafe(false)
+  /** Open when there were messages since the last sign. */
+  private readonly busy = Latch.makeUnsafe(false)
+  /** Open while a hello has no answer. */
+  private readonly asked = Latch.makeUnsafe(false)
+
+  constructor(options: Options) {
+    this.options = options
+  }
+
+  /** Messages leave, or were given up: a sign follows soon, by which the others see whether they missed them. */
+  onBusy(): void {
+    this.busy.openUnsafe()
+  }
+
+  readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
+    let pauseMillis = firstPauseMillis
+    while (true) {
+      let heard = false
+      const onHeard = Effect.sync(() => {
+        heard = true
+      })
+      const error = yield* Effect.flip(interruptedWithin(longestEnd, Effect.scoped(this.listen(onHeard))))
+      this.options.cluster.disconnected()
+      yield* this.options.onDisconnected(error)
+      if (heard) {
+        pauseMillis = firstPauseMillis
+        yield* Effect.logInfo("The connection to Redis that hears other nodes was lost, and is made anew", error)
+      }
+      yield* Effect.sleep(pauseMillis * (0.5 + (yield* Random.next)))
+      pauseMillis = Math.min(pauseMillis * 2, longestPauseMillis)
+    }
+  })
+
+  private listen(onHeard: Effect.Effect<void>): Effect.Effect<never, Redis.RedisError | Deaf, Scope.Scope> {
+    return Effect.gen({ self: this }, function* () {
+      const { channel, redis } = this.options
+      const messages = yield* redis.subscribe(channel)
+      const receive = Effect.forever(
+        Effect.map(Queue.takeAll(messages), (batch) => {
+          for (const { message } of batch) this.receive(message)
+        }),
+        { disableYield: true }
+      )
+      return yield* Effect.raceFirst(receive, this.beat(onHeard))
+    })
+  }
+
+  private receive(text: string): void {
+    const { clock, cluster } = this.options
+    const heard = cluster.receive(text, monotonic(clock))
+    if (heard === "own") this.echo.openUnsafe()
+    if (heard === "hello") this.asked.openUnsafe()
+  }
+
+  private beat(onHeard: Effect.Effect<void>): Effect.Effect<never, Deaf> {
+    return Effect.gen({ self: this }, function* () {
+      const { clock, cluster, onConnected } = this.options
+      yield* this.say("hello")
+      yield* onHeard
+      cluster.connected(monotonic(clock))
+      yield* onConnected
+      while (true) {
+        yield* this.untilNext()
+        yield* this.say("alive")
+        cluster.tick(monotonic(clock))
+      }
+    })
+  }
+
+  /** Says something, and fails if it does not come back. */
+  private say(sign: "hello" | "alive"): Effect.Effect<void, Deaf> {
+    return Effect.suspend(() => {
+      const millis = Math.min(longestEchoMillis, this.options.heartbeatMillis / 2)
+      this.echo.closeUnsafe()
+      this.options.publisher.say(sign)
+      // In two parts: a process that was frozen meanwhile reads what has come before it decides.
+      const silence = Effect.andThen(Effect.sleep(millis / 2), Effect.sleep(millis / 2))
+      return Effect.raceFirst(
+        this.echo.await,
+        Effect.flatMap(silence, () => Effect.fail(new Deaf({ millis })))
+      )
+    })
+  }
+
+  private untilNext(): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function* () {
+      const { cluster } = this.options
+      this.busy.closeUnsafe()
+      const pause = Effect.suspend(() => Effect.sleep(cluster.pause()))
+      const quiet = Effect.raceFirst(pause, Effect.andThen(this.busy.await, pause))
+      const answer = Effect.andThen(this.asked.await, Effect.sleep(answerMillis * (yield* Random.next)))
+      yield* Effect.raceFirst(quiet, answer)
+      this.asked.closeUnsafe()
+    })
+  }
+}

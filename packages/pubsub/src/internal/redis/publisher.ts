@@ -1,0 +1,203 @@
+/**
+ * Sending to a channel: one PUBLISH after the other, and what is broadcast while one is on its way leaves with the next.
+ *
+ * A PUBLISH that failed is tried again as it was, because the others drop what they have heard before. What the server does
+ * not take for a while is given up, and so is what is broadcast meanwhile; the others find the hole.
+ */
+import { type Clock, Effect, Fiber, Latch, Option, Random } from "effect"
+import type { Redis } from "effect/persistence"
+import { Buffer } from "node:buffer"
+import type { Message } from "../../Adapter.ts"
+import type { Cluster } from "../cluster.ts"
+import { encodeEntry, type Sign } from "../envelope.ts"
+import { monotonic } from "./monotonic.ts"
+import { Outbox } from "./outbox.ts"
+
+export interface Options {
+  readonly cluster: Cluster
+  readonly clock: Clock.Clock
+  readonly publish: (packet: string) => Effect.Effect<unknown, Redis.RedisError>
+  /** Messages leave, or were given up: a sign should follow soon. */
+  readonly onBusy: () => void
+}
+
+/** What waits at most. */
+const outboxBytes = 16 * 1_024 * 1_024
+
+/** What one PUBLISH takes, unless a single message is larger. */
+const packetBytes = 256 * 1_024
+
+/** A server ends the connection of a subscriber for whom 32 MB wait, or 8 MB for a minute, unless it is configured otherwise. */
+const largestMessageBytes = 8 * 1_024 * 1_024
+
+/** How long a packet is tried. */
+const patienceMillis = 10_000
+
+const firstPauseMillis = 50
+const longestPauseMillis = 1_000
+
+/** One warning of messages that were given up in this time. */
+const quietMillis = 60_000
+
+interface Waiter {
+  readonly until: number
+  readonly resume: () => void
+}
+
+export class Publisher {
+  private readonly options: Options
+  private readonly outbox = new Outbox(outboxBytes)
+  private readonly work = Latch.makeUnsafe(false)
+  private sign: Sign | undefined
+  private ended = false
+  /** The server takes nothing: nothing waits for it. */
+  private refusing = false
+  /** How many messages came, and how many of them are on their way. */
+  private came = 0
+  private onTheirWay = 0
+  private waiters: Array<Waiter> = []
+  /** How many were given up, and no warning has told of them. */
+  private untold = 0
+  private warnedAt = Number.NEGATIVE_INFINITY
+
+  constructor(options: Options) {
+    this.options = options
+  }
+
+  send(message: Message, to: string | undefined): void {
+    if (this.ended) return
+    this.came++
+    const entry = this.refusing ? undefined : encoded(message, to)
+    const bytes = entry === undefined ? 0 : Buffer.byteLength(entry)
+    if (entry === undefined || bytes > largestMessageBytes) this.outbox.refuse()
+    else this.outbox.add(entry, bytes)
+    this.work.openUnsafe()
+  }
+
+  /** Says something as soon as what is on its way has left. */
+  say(sign: Sign): void {
+    if (this.sign !== "hello") this.sign = sign
+    this.work.openUnsafe()
+  }
+
+  /** Takes nothing any more. */
+  end(): void {
+    this.ended = true
+  }
+
+  readonly flush: Effect.Effect<void> = Effect.callback((resume) => {
+    const waiter = { until: this.came, resume: () => resume(Effect.void) }
+    this.waiters.push(waiter)
+    this.awaken()
+    return Effect.sync(() => {
+      this.waiters = this.waiters.filter((other) => other !== waiter)
+    })
+  })
+
+  readonly run: Effect.Effect<never> = Effect.forever(
+    Effect.suspend(() => this.step()),
+    { disableYield: true }
+  )
+
+  private step(): Effect.Effect<void> {
+    const { cluster, onBusy } = this.options
+    if (this.sign !== undefined) {
+      const packet = cluster.sign(this.sign)
+      this.sign = undefined
+      return this.deliver(packet)
+    }
+    const lost = this.outbox.takeLost()
+    if (lost > 0) {
+      cluster.skip()
+      onBusy()
+      this.awaken()
+      return this.warn(lost)
+    }
+    const entries = this.outbox.take(packetBytes)
+    if (entries.length > 0) {
+      this.onTheirWay = entries.length
+      const packet = cluster.packet(entries)
+      onBusy()
+      return this.deliver(packet)
+    }
+    this.work.closeUnsafe()
+    return this.work.await
+  }
+
+  /** Ends when the packet has left, or will not. While nobody knows for too long, everything else is given up. */
+  private deliver(packet: string): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function* () {
+      const attempt = yield* Effect.forkChild(this.attempt(packet), { startImmediately: true })
+      const ended = yield* Effect.timeoutOption(Fiber.join(attempt), patienceMillis)
+      if (Option.isNone(ended)) {
+        this.refusing = true
+        this.outbox.clear()
+        this.haveLeft()
+        yield* Effect.ensuring(
+          Fiber.join(attempt),
+          Effect.sync(() => {
+            this.refusing = false
+          })
+        )
+      }
+      this.haveLeft()
+    })
+  }
+
+  /** Tries until it has left, or for as long as there is patience. */
+  private attempt(packet: string): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function* () {
+      const { clock, publish } = this.options
+      const until = monotonic(clock) + patienceMillis
+      let pauseMillis = firstPauseMillis
+      while (true) {
+        const result = yield* Effect.result(publish(packet))
+        if (result._tag === "Success") return
+        const next = pauseMillis * (0.5 + (yield* Random.next))
+        if (monotonic(clock) + next > until) {
+          yield* Effect.logWarning(
+            "Redis did not take what was broadcast to other nodes: it was given up",
+            result.failure
+          )
+          return
+        }
+        yield* Effect.sleep(next)
+        pauseMillis = Math.min(pauseMillis * 2, longestPauseMillis)
+      }
+    })
+  }
+
+  private haveLeft(): void {
+    this.onTheirWay = 0
+    this.awaken()
+  }
+
+  private awaken(): void {
+    const settled = this.came - this.onTheirWay - this.outbox.size
+    const ready = this.waiters.filter(({ until }) => until <= settled)
+    if (ready.length === 0) return
+    this.waiters = this.waiters.filter(({ until }) => until > settled)
+    for (const { resume } of ready) resume()
+  }
+
+  private warn(lost: number): Effect.Effect<void> {
+    const now = monotonic(this.options.clock)
+    this.untold += lost
+    if (now < this.warnedAt + quietMillis) return Effect.void
+    this.warnedAt = now
+    const count = this.untold
+    this.untold = 0
+    return Effect.logWarning(
+      `${count} events were not sent to other nodes: Redis did not take them in time, they were larger than 8 MB, or not JSON`
+    )
+  }
+}
+
+const encoded = (message: Message, to: string | undefined): string | undefined => {
+  try {
+    return encodeEntry(message, to)
+  } catch {
+    // It is counted, and told, with those that are too large.
+    return undefined
+  }
+}
