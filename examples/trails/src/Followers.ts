@@ -1,8 +1,8 @@
 /**
  * Followers: who is told of the pages that a trail gets.
  *
- * Holds no state. The owner of a trail says who follows it; whoever follows may leave. Nothing else of the trail is shown
- * to them.
+ * Holds no state. The owner of a trail says who follows it; whoever follows may look at its page, change nothing, and
+ * leave.
  */
 import { Changeset, Domain, ValidationError } from "@coppice/domain"
 import { Context, DateTime, Effect, Option, Schema } from "effect"
@@ -35,6 +35,7 @@ export class Followers extends Context.Service<
     readonly remove: (by: UserId, trail: TrailId, name: string) => Effect.Effect<void, TrailNotFound>
     /** Whom a new page of the trail is to be told. */
     readonly of: (trail: TrailId) => Effect.Effect<ReadonlyArray<UserId>>
+    readonly follows: (user: UserId, trail: TrailId) => Effect.Effect<boolean>
     /** The trails that somebody follows, by name. */
     readonly followedBy: (user: UserId) => Effect.Effect<ReadonlyArray<FollowedTrail>>
   }
@@ -103,6 +104,10 @@ export class Followers extends Context.Service<
           const users = yield* Effect.orDie(listFollowers(trail))
           return users.map(({ id }) => id)
         }),
+        follows: Effect.fn("Followers.follows")(function* (user: UserId, trail: TrailId) {
+          const rows = yield* sql`select 1 from followers where trail_id = ${trail} and user_id = ${user}`
+          return rows.length > 0
+        }, Effect.orDie),
         followedBy: Effect.fn("Followers.followedBy")((user: UserId) => Effect.orDie(listFollowed(user)))
       }
     })

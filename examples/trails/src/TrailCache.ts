@@ -12,7 +12,8 @@
 import { PubSub } from "@coppice/pubsub"
 import { GenServer } from "@coppice/supervision"
 import { Clock, Duration, Effect, Layer, Option } from "effect"
-import type { TrailId, TrailNotFound, TrailSummary } from "./Trail.ts"
+import { Followers } from "./Followers.ts"
+import { type TrailId, TrailNotFound, type TrailSummary } from "./Trail.ts"
 import { TrailChanges } from "./TrailEvents.ts"
 import { ownedBy, Trails } from "./Trails.ts"
 import type { UserId } from "./User.ts"
@@ -100,16 +101,30 @@ type Lookup =
 const nothing: Lookup = { _tag: "Miss", lease: undefined }
 
 /** A trail of the owner: from the cache if it is there, else from Postgres. */
-export const find = Effect.fn("TrailCache.find")(function* (
-  owner: UserId,
+export const find = Effect.fn("TrailCache.find")((owner: UserId, id: TrailId) =>
+  Effect.flatMap(summary(id), (found) => ownedBy(owner, id, found))
+)
+
+/** A trail that somebody may look at: one of theirs, or one that they follow now. */
+export const findReadable = Effect.fn("TrailCache.findReadable")(function* (
+  reader: UserId,
   id: TrailId
-): Effect.fn.Return<TrailSummary, TrailNotFound, TrailCache | Trails> {
+): Effect.fn.Return<TrailSummary, TrailNotFound, TrailCache | Trails | Followers> {
+  const followers = yield* Followers
+  const found = yield* summary(id)
+  if (Option.isNone(found) || found.value.ownerId === reader) return yield* ownedBy(reader, id, found)
+  return (yield* followers.follows(reader, id)) ? found.value : yield* new TrailNotFound({ id })
+})
+
+const summary = Effect.fnUntraced(function* (
+  id: TrailId
+): Effect.fn.Return<Option.Option<TrailSummary>, never, TrailCache | Trails> {
   const trails = yield* Trails
   const known = yield* Effect.catchTag(TrailCache.lookup(id), "CallError", () => Effect.succeed(nothing))
-  if (known._tag === "Hit") return yield* ownedBy(owner, id, Option.some(known.summary))
+  if (known._tag === "Hit") return Option.some(known.summary)
   const found = yield* trails.get(id)
   if (known.lease !== undefined && Option.isSome(found)) yield* TrailCache.fill(known.lease, found.value)
-  return yield* ownedBy(owner, id, found)
+  return found
 })
 
 /** The process, which forgets a trail when it has changed. */

@@ -1,12 +1,10 @@
 import { assert, layer } from "@effect/vitest"
-import { Effect, Schedule } from "effect"
-import { SqlClient } from "effect/sql"
-import { get } from "node:http"
+import { Effect } from "effect"
 import { Notifications } from "../src/Notifications.ts"
 import { PageId } from "../src/Page.ts"
 import { PageMetadata } from "../src/PageMetadata.ts"
 import { UserId } from "../src/User.ts"
-import { application, ask, askAs, baseUrl, newTrail } from "./fixtures/app.ts"
+import { application, ask, askAs, newTrail } from "./fixtures/app.ts"
 import { newUser } from "./fixtures/domain.ts"
 import { form, json, type Response } from "./fixtures/http.ts"
 
@@ -183,53 +181,5 @@ layer(application(), { excludeTestServices: true })("Pages of followers and noti
       assert.notInclude(shown, "looking at the page")
       assert.include(shown, "the page could not be read")
     })
-  )
-})
-
-/** What the page of a trail is told while it is open. */
-const events = (user: string, trail: string) =>
-  Effect.acquireRelease(
-    Effect.gen(function* () {
-      const base = yield* baseUrl
-      const state = { text: "" }
-      const request = get(
-        `${base}/processes/events?trail=${trail}`,
-        { agent: false, headers: { "x-user": user } },
-        (message) => message.setEncoding("utf8").on("data", (chunk: string) => (state.text += chunk))
-      )
-      request.on("error", () => {})
-      return { state, request }
-    }),
-    ({ request }) => Effect.sync(() => request.destroy())
-  )
-
-const eventually = (what: () => boolean) =>
-  Effect.repeat(Effect.sync(what), { until: (so) => so, schedule: Schedule.spaced("10 millis") })
-
-layer(application(), { excludeTestServices: true })("The open page of a trail", (it) => {
-  it.effect("shows what a page says of itself soon after another process has written it", () =>
-    Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
-      const { first, id, user } = yield* told
-      const { state } = yield* events(user, id)
-      yield* eventually(() => state.text.includes("event: pages"))
-      assert.include(state.text, "looking at the page")
-      yield* sql`update pages set title = 'Arrived', metadata = 'fetched' where id = ${first}`
-      yield* eventually(() => state.text.includes("Arrived"))
-      assert.lengthOf(state.text.match(/event: pages/g) ?? [], 2)
-    }).pipe(Effect.scoped)
-  )
-
-  it.effect("is told nothing of trails of somebody else", () =>
-    Effect.gen(function* () {
-      const { follower, id } = yield* told
-      const { state } = yield* events(follower, id)
-      const missing = yield* events(follower, "no-id")
-      // The pages would come before the second look at the processes, which the uptimes make a new one.
-      const looks = (text: string) => (text.match(/event: processes/g) ?? []).length
-      yield* eventually(() => looks(state.text) > 1 && looks(missing.state.text) > 1)
-      assert.notInclude(state.text, "event: pages")
-      assert.notInclude(missing.state.text, "event: pages")
-    }).pipe(Effect.scoped)
   )
 })

@@ -1,21 +1,26 @@
 /**
- * What changes while somebody looks at a page: server-sent events, each with the whole of a part of it as HTML.
- * The processes are told of what happens; the queues and the pages of a trail, which any process may change, are looked
- * at again and again.
+ * What changes while somebody looks at a page: one stream of server-sent events for each open page, each event with the
+ * whole of a region of it as HTML, named after the region.
+ *
+ * Whoever comes, or comes back, gets every region as it is now, and then those that change. The regions of a trail have an
+ * id together: a browser that comes back with the id of what is still so (`Last-Event-ID`) is not sent it again. A reader
+ * that does not keep up gets the latest state, not a backlog.
  */
 import { Jobs } from "@coppice/jobs"
 import { Tree } from "@coppice/supervision"
-import { Cause, Context, Effect, Latch, Layer, Schema, Stream } from "effect"
+import { Cause, Context, Effect, Latch, Layer, Stream } from "effect"
 import { Sse } from "effect/encoding"
-import { HttpRouter, HttpServerResponse } from "effect/http"
-import { Captures } from "../Captures.ts"
-import { TrailId } from "../Trail.ts"
+import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { Followers } from "../Followers.ts"
 import * as TrailCache from "../TrailCache.ts"
+import type { TrailId } from "../Trail.ts"
 import * as CurrentUser from "./CurrentUser.ts"
 import type { Html } from "./Html.ts"
+import { LiveTrails, type Shown } from "./LiveTrails.ts"
+import * as Problem from "./Problem.ts"
 import { processes } from "./processes.ts"
 import { queues } from "./queues.ts"
-import { pageList } from "./views.ts"
+import { trailId } from "./trailId.ts"
 
 /**
  * Opened when the server is about to stop. A stream that never ends would keep the server waiting for it until its
@@ -25,63 +30,115 @@ export class Closing extends Context.Service<Closing, Latch.Latch>()("trails/web
   static readonly layer = Layer.effect(Closing, Latch.make(false))
 }
 
-/** The route of the events. */
+/** How many pages are kept up to date at a time; whoever opens one more is asked to try again later. */
+const maxStreams = 1000
+
+/** The routes of the events. */
 export const layer = (crashable: boolean) =>
   HttpRouter.use((router) =>
     Effect.gen(function* () {
       const closing = yield* Closing
-      const captures = yield* Captures
       const jobs = yield* Jobs.Jobs
+      const trails = yield* LiveTrails
+      const followers = yield* Followers
+      let open = 0
 
-      const pagesOf = (trail: TrailId) => Effect.map(captures.list(trail), pageList)
-      const allQueues = Effect.map(Effect.orDie(jobs.queues), queues)
+      const counted = Effect.acquireRelease(
+        Effect.sync(() => open++),
+        () => Effect.sync(() => open--)
+      )
+      /** Streams until the reader leaves, the server stops, or `leading` ends. */
+      const respond = Effect.fnUntraced(function* (
+        leading: Stream.Stream<string>,
+        others: ReadonlyArray<Stream.Stream<string>>
+      ) {
+        if (open >= maxStreams) {
+          return yield* new Problem.Unavailable({ detail: "Too many pages are open. Try again later." })
+        }
+        const live = Stream.mergeAll([...others, heartbeat], { concurrency: "unbounded" }).pipe(
+          Stream.merge(leading, { haltStrategy: "right" }),
+          Stream.interruptWhen(closing.await)
+        )
+        const all = Stream.unwrap(Effect.as(counted, Stream.concat(hello, live)))
+        return HttpServerResponse.stream(Stream.encodeText(all), {
+          contentType: "text/event-stream",
+          headers: { "cache-control": "no-store", "x-accel-buffering": "no" }
+        })
+      })
+
+      const panel = (trail: TrailId | undefined) => [
+        moments.pipe(
+          Stream.mapEffect(() => Tree.snapshot),
+          Stream.map((roots) => processes({ roots, crashable }, trail)),
+          events("processes")
+        ),
+        polled(Effect.map(Effect.orDie(jobs.queues), queues)).pipe(events("queues"))
+      ]
 
       yield* router.add(
         "GET",
         "/processes/events",
+        Effect.suspend(() => respond(Stream.never, panel(undefined)))
+      )
+
+      yield* router.add(
+        "GET",
+        "/trails/:id/events",
         Effect.gen(function* () {
-          const trail = yield* shownTrail
-          const panels = moments.pipe(
-            Stream.mapEffect(() => Tree.snapshot),
-            Stream.map((roots) => processes({ roots, crashable }, trail).markup)
+          const { headers } = yield* HttpServerRequest.HttpServerRequest
+          const user = yield* CurrentUser.find
+          const id = yield* trailId
+          const trail = yield* TrailCache.findReadable(user.id, id)
+          const mine = trail.ownerId === user.id
+          const shown = trails.follow(id).pipe(
+            // The owner may have ended it since.
+            Stream.takeWhileEffect(() => (mine ? Effect.succeed(true) : followers.follows(user.id, id))),
+            changes(mine ? ["head", "step", "pages", "followers"] : ["head", "pages"], headers["last-event-id"])
           )
-          const all = [
-            events("processes", panels),
-            events("queues", polled(allQueues)),
-            ...(trail === undefined ? [] : [events("pages", polled(pagesOf(trail)))])
-          ]
-          const live = Stream.mergeAll(all, { concurrency: "unbounded" }).pipe(Stream.interruptWhen(closing.await))
-          return HttpServerResponse.stream(Stream.encodeText(Stream.concat(hello, live)), {
-            contentType: "text/event-stream",
-            headers: { "cache-control": "no-store", "x-accel-buffering": "no" }
-          })
+          return yield* respond(shown, panel(id))
         })
       )
     })
   )
 
-/** The trail that the page shows, if it is the reader's. */
-const shownTrail = Effect.gen(function* () {
-  const { trail } = yield* HttpRouter.schemaParams(Schema.Struct({ trail: Schema.optionalKey(TrailId) }))
-  if (trail === undefined) return undefined
-  const user = yield* CurrentUser.find
-  return (yield* TrailCache.find(user.id, trail)).id
-}).pipe(Effect.orElseSucceed(() => undefined))
+/** The regions that have changed, in one piece; the last of them has the id of the whole. */
+const changes =
+  (names: ReadonlyArray<keyof Shown["regions"]>, lastEventId: string | undefined) =>
+  (states: Stream.Stream<Shown>): Stream.Stream<string> =>
+    states.pipe(
+      Stream.buffer({ capacity: 1, strategy: "sliding" }),
+      Stream.mapAccum(
+        () => undefined as Shown | undefined,
+        (known, shown): readonly [Shown, ReadonlyArray<string>] => {
+          const before = known ?? (shown.id === lastEventId ? shown : undefined)
+          const changed = names.filter((name) => shown.regions[name] !== before?.regions[name])
+          const last = changed.at(-1)
+          const frames = changed.map((name) => frame(name, shown.regions[name], name === last ? shown.id : undefined))
+          return [shown, frames.length === 0 ? [] : [frames.join("")]]
+        }
+      )
+    )
 
-/** What is new of a part of the page. A reader that does not keep up gets the latest state, not a backlog. */
-const events = (event: string, markups: Stream.Stream<string>): Stream.Stream<string> =>
-  markups.pipe(
-    Stream.changes,
-    Stream.buffer({ capacity: 1, strategy: "sliding" }),
-    Stream.map((data) => Sse.encoder.write({ _tag: "Event", event, id: undefined, data }))
-  )
+/** What is new of a region. */
+const events =
+  (region: string) =>
+  (states: Stream.Stream<Html>): Stream.Stream<string> =>
+    states.pipe(
+      Stream.map(({ markup }) => markup),
+      Stream.changes,
+      Stream.buffer({ capacity: 1, strategy: "sliding" }),
+      Stream.map((markup) => frame(region, markup, undefined))
+    )
+
+const frame = (event: string, data: string, id: string | undefined): string =>
+  Sse.encoder.write({ _tag: "Event", event, id, data })
 
 /** What the database has, every two seconds. While it is down nothing is new, but the reader wants to see what else is. */
-const polled = (look: Effect.Effect<Html>): Stream.Stream<string> =>
+const polled = (look: Effect.Effect<Html>): Stream.Stream<Html> =>
   Stream.tick("2 seconds").pipe(
     Stream.mapEffect(() =>
       Effect.catchCauseIf(
-        Effect.map(look, ({ markup }) => [markup]),
+        Effect.map(look, (html) => [html]),
         (cause) => !Cause.hasInterruptsOnly(cause),
         (cause) => Effect.as(Effect.logWarning("an open page could not be brought up to date", cause), [])
       )
@@ -89,7 +146,7 @@ const polled = (look: Effect.Effect<Html>): Stream.Stream<string> =>
     Stream.flattenIterable
   )
 
-/** When to look: soon after something happened, and every two seconds for the uptimes, which also keeps the line open. */
+/** When to look at the processes: soon after something happened, and every two seconds for the uptimes. */
 const moments = Stream.merge(
   Stream.tick("2 seconds"),
   Stream.debounce(
@@ -100,3 +157,9 @@ const moments = Stream.merge(
 
 /** A browser that loses the connection comes back after this many milliseconds. */
 const hello = Stream.make("retry: 1000\n\n")
+
+/** A comment for proxies, which close what is silent, and an event for the page, which does not see comments. */
+const heartbeat = Stream.tick("15 seconds").pipe(
+  Stream.drop(1),
+  Stream.map(() => `: \n\n${frame("beat", "", undefined)}`)
+)

@@ -9,14 +9,16 @@ import * as CaptureLimiter from "../CaptureLimiter.ts"
 import { Captures } from "../Captures.ts"
 import { Followers } from "../Followers.ts"
 import { PageId } from "../Page.ts"
-import { TrailId, TrailNotFound } from "../Trail.ts"
+import type { TrailId } from "../Trail.ts"
 import * as TrailCache from "../TrailCache.ts"
 import { Trails } from "../Trails.ts"
 import * as Body from "./Body.ts"
 import * as CurrentUser from "./CurrentUser.ts"
+import { html } from "./Html.ts"
 import { blankForm, type Form } from "./layout.ts"
 import * as Problem from "./Problem.ts"
 import { make as makeSurroundings, respond, seeOther } from "./Surroundings.ts"
+import { isTrailId, trailId } from "./trailId.ts"
 import * as views from "./views.ts"
 
 /** What a trail's page shows besides the trail. */
@@ -50,7 +52,8 @@ export const layer = (crashable: boolean) =>
       const show = (id: TrailId, answer: Answer) =>
         Effect.gen(function* () {
           const user = yield* CurrentUser.find
-          const trail = yield* TrailCache.find(user.id, id)
+          const trail = yield* TrailCache.findReadable(user.id, id)
+          const mine = trail.ownerId === user.id
           const { before } = yield* HttpRouter.schemaParams(Schema.Struct({ before: BeforePage })).pipe(
             Effect.orElseSucceed(() => ({ before: undefined }))
           )
@@ -60,7 +63,8 @@ export const layer = (crashable: boolean) =>
             trail,
             pages,
             newest: before === undefined,
-            followers: yield* followers.list(user.id, id),
+            followers: mine ? yield* followers.list(user.id, id) : [],
+            viewers: html``,
             notice: answer.notice,
             capture: answer.capture ?? blankForm,
             rename: answer.rename ?? blankForm,
@@ -200,12 +204,7 @@ export const layer = (crashable: boolean) =>
     })
   )
 
-const isTrailId = Schema.is(TrailId)
 const BeforePage = Schema.optionalKey(Schema.FiniteFromString.pipe(Schema.decodeTo(PageId)))
 
 const staleNotice =
   "The trail was changed while you were looking at it. This is how it is now: rename it if you still want to."
-
-const trailId = Effect.flatMap(HttpRouter.params, ({ id = "" }) =>
-  isTrailId(id) ? Effect.succeed(id) : Effect.fail(new TrailNotFound({ id }))
-)

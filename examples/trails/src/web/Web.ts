@@ -7,6 +7,7 @@ import * as Assets from "./Assets.ts"
 import * as Connections from "./Connections.ts"
 import * as Guard from "./Guard.ts"
 import * as Live from "./Live.ts"
+import { LiveTrails } from "./LiveTrails.ts"
 import * as NotificationPages from "./NotificationPages.ts"
 import * as Pages from "./Pages.ts"
 
@@ -71,7 +72,7 @@ export const layer = ({ host, port }: Options) =>
       )
       return closeFirst.pipe(
         Layer.provideMerge(HttpRouter.serve(routes, { disableLogger: true })),
-        Layer.provide(Live.Closing.layer),
+        Layer.provide([Live.Closing.layer, LiveTrails.layer]),
         Layer.provideMerge(listening)
       )
     })

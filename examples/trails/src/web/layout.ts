@@ -41,9 +41,9 @@ export const document = (props: {
     props.title,
     props.reader,
     html`<main>${props.main}</main>
-      <aside class="card panel">
-        <div class="panel-head"><h2>Queues</h2><span class="live" data-live></span></div>
-        <div data-queues>${queues(props.panel.queues)}</div>
+      <aside class="card panel" data-events="${props.trail === undefined ? "/processes/events" : `/trails/${props.trail}/events`}">
+        <div class="panel-head"><h2>Queues</h2><span class="live" role="status" data-live></span></div>
+        <div data-region="queues">${queues(props.panel.queues)}</div>
         <h2>Processes</h2>
         <p class="hint">
           ${
@@ -52,7 +52,7 @@ export const document = (props: {
               : "What runs, and how often it had to be started again."
           }
         </p>
-        <div data-events="/processes/events${props.trail !== undefined && `?trail=${props.trail}`}">
+        <div data-region="processes">
           ${processes(props.panel, props.trail)}
         </div>
       </aside>`

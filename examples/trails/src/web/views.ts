@@ -1,7 +1,7 @@
 /** The pages, as HTML. Nothing here asks anybody: a view is a function of what it shows. */
 import type { Page } from "../Page.ts"
 import { listLimit } from "../Captures.ts"
-import type { Trail, TrailSummary } from "../Trail.ts"
+import type { Trail, TrailId, TrailSummary } from "../Trail.ts"
 import type { User } from "../User.ts"
 import { html, type Html, link } from "./Html.ts"
 import { document, field, type Form, type Panel, type Reader, shell } from "./layout.ts"
@@ -51,29 +51,28 @@ export const trail = (props: {
   /** Whether these are the newest pages, which are kept up to date. */
   readonly newest: boolean
   readonly followers: ReadonlyArray<User>
+  /** Who looks at it now, as far as is known. */
+  readonly viewers: Html
   readonly notice: string | undefined
   readonly capture: Form
   readonly rename: Form
   readonly follow: Form
   readonly panel: Panel
 }): Html => {
-  const { capture, newest, pages, rename, trail } = props
+  const { capture, newest, pages, reader, rename, trail } = props
+  const mine = trail.ownerId === reader.user.id
   const oldest = pages.length === listLimit ? pages.at(-1) : undefined
   const renaming = Object.keys(rename.errors).length > 0
   return document({
     title: trail.name,
     reader: props.reader,
     main: html`
-      <div class="head"><h1>${trail.name}</h1>${badge(trail.status)}</div>
-      <p class="facts">${count(trail.pages)}, started ${dateAndTime(trail.createdAt)}</p>
-      <div class="actions">
-        ${
-          trail.status === "active"
-            ? html`<form method="post" action="/trails/${trail.id}/pause">
-                <button class="button-plain">Pause</button>
-              </form>`
-            : html`<form method="post" action="/trails/${trail.id}/resume"><button>Resume</button></form>`
-        }
+      <div data-region="head">${trailHead(trail)}</div>
+      <div class="facts viewers" data-region="viewers">${props.viewers}</div>
+      ${
+        mine
+        && html`<div class="actions">
+        <div data-region="step">${trailStep(trail)}</div>
         <details class="rename" ${renaming && html`open`}>
           <summary>Rename</summary>
           <form method="post" action="/trails/${trail.id}/name">
@@ -84,28 +83,56 @@ export const trail = (props: {
             </div>
           </form>
         </details>
-      </div>
+      </div>`
+      }
       ${props.notice !== undefined && html`<p class="notice" role="alert">${props.notice}</p>`}
-      <form class="card" method="post" action="/trails/${trail.id}/pages">
+      ${
+        mine
+        && html`<form class="card" method="post" action="/trails/${trail.id}/pages">
         <div class="fields">
           ${field({ name: "url", label: "Address of a page", form: capture, placeholder: "https://" })}
           ${field({ name: "title", label: "Title (optional)", form: capture })}
           <button>Capture</button>
         </div>
-        ${trail.status === "paused" && html`<p class="hint">Paused: captures are refused until the trail is resumed.</p>`}
-      </form>
-      <div ${newest && html`data-pages`}>${pageList(pages)}</div>
+      </form>`
+      }
+      <div ${newest && html`data-region="pages"`}>${pageList(pages)}</div>
       ${oldest !== undefined && html`<a class="more" href="/trails/${trail.id}?before=${oldest.id}">Older pages</a>`}
-      ${followers(props)}
+      ${mine && followers(props)}
     `,
     panel: props.panel,
     trail: trail.id
   })
 }
 
+/** What a trail is called, and what there is to say of it. */
+export const trailHead = (trail: TrailSummary): Html => html`
+  <div class="head"><h1>${trail.name}</h1>${badge(trail.status)}</div>
+  <p class="facts">${count(trail.pages)}, started ${dateAndTime(trail.createdAt)}</p>
+  ${trail.status === "paused" && html`<p class="facts">Captures are refused until the trail is resumed.</p>`}`
+
+/** The next step that its owner may take with a trail. */
+export const trailStep = ({ id, status }: TrailSummary): Html =>
+  status === "active"
+    ? html`<form method="post" action="/trails/${id}/pause"><button class="button-plain">Pause</button></form>`
+    : html`<form method="post" action="/trails/${id}/resume"><button>Resume</button></form>`
+
 /** The pages of a trail. */
 export const pageList = (pages: ReadonlyArray<Page>): Html =>
   pages.length === 0 ? html`<p class="empty">Nothing captured yet.</p>` : html`<ul class="list">${pages.map(page)}</ul>`
+
+/** Who follows a trail, each with a button to remove them. */
+export const followerList = (trail: TrailId, followers: ReadonlyArray<User>): Html => html`<ul>
+  ${followers.map(
+    ({ name }) => html`<li>
+      ${name}
+      <form method="post" action="/trails/${trail}/followers/remove">
+        <input type="hidden" name="name" value="${name}">
+        <button class="button-plain" aria-label="Remove ${name}">Remove</button>
+      </form>
+    </li>`
+  )}
+</ul>`
 
 /** Why there is no page. */
 export const failure = (props: { readonly title: string; readonly detail: string | undefined }): Html =>
@@ -141,18 +168,8 @@ const followers = (props: {
 }): Html => html`
   <section class="followers">
     <h2>Followers</h2>
-    <p class="facts">They are told of every page that is captured.</p>
-    <ul>
-      ${props.followers.map(
-        ({ name }) => html`<li>
-          ${name}
-          <form method="post" action="/trails/${props.trail.id}/followers/remove">
-            <input type="hidden" name="name" value="${name}">
-            <button class="button-plain" aria-label="Remove ${name}">Remove</button>
-          </form>
-        </li>`
-      )}
-    </ul>
+    <p class="facts">They are told of every page that is captured, and may look at this one.</p>
+    <div data-region="followers">${followerList(props.trail.id, props.followers)}</div>
     <form class="card" method="post" action="/trails/${props.trail.id}/followers">
       <div class="fields fields-short">
         ${field({ name: "follower", label: "Name of a follower", form: props.follow })}

@@ -1,45 +1,78 @@
-// Keeps the panel of processes, the queues, and the newest pages of a trail up to date. Without this script the page works the same and shows how things were when
-// it was loaded.
-const panel = document.querySelector("[data-events]")
+// Keeps the regions of a page up to date. Without this script the page works the same and shows how things were when it was
+// loaded.
+const source = document.querySelector("[data-events]")
 const live = document.querySelector("[data-live]")
-const pages = document.querySelector("[data-pages]")
-const queues = document.querySelector("[data-queues]")
+const regions = new Map(
+  [...document.querySelectorAll("[data-region]")].map((region) => [region.dataset.region, region])
+)
 
-const show = (markup) => {
-  // A button that is being pressed must not be replaced under the finger.
-  if (panel.querySelector(":active") !== null) return
-  const focused = panel.contains(document.activeElement) ? document.activeElement.dataset.path : undefined
-  panel.innerHTML = markup
-  if (focused !== undefined) panel.querySelector(`[data-path="${CSS.escape(focused)}"]`)?.focus()
+// What is new of a region that must not be replaced yet: a button is being pressed in it, or a field has the focus.
+const waiting = new Map()
+
+const show = (name, markup) => {
+  const region = regions.get(name)
+  const focused = region.contains(document.activeElement) ? document.activeElement : null
+  const path = focused?.dataset.path
+  if (region.querySelector(":active") !== null || (focused !== null && path === undefined)) {
+    waiting.set(name, markup)
+    return
+  }
+  waiting.delete(name)
+  region.innerHTML = markup
+  if (path !== undefined) region.querySelector(`[data-path="${CSS.escape(path)}"]`)?.focus()
 }
 
-const showPages = (markup) => {
-  // Neither a link that is being pressed, nor text that is being selected or read by keyboard.
-  if (pages === null || pages.querySelector(":active, :focus") !== null) return
-  if (pages.innerHTML !== markup) pages.innerHTML = markup
-}
+// One turn later nothing is pressed any more, and the focus is where it goes.
+const showWaiting = () => setTimeout(() => [...waiting].forEach(([name, markup]) => show(name, markup)))
 
 let events
+let heard
+let later
 
 const follow = () => {
-  events = new EventSource(panel.dataset.events)
-  events.addEventListener("open", () => (live.textContent = "live"))
-  events.addEventListener("error", () => (live.textContent = "reconnecting"))
-  events.addEventListener("processes", (event) => show(event.data))
-  events.addEventListener("queues", (event) => (queues.innerHTML = event.data))
-  events.addEventListener("pages", (event) => showPages(event.data))
+  unfollow()
+  live.textContent = navigator.onLine ? "connecting" : "offline"
+  heard = Date.now()
+  events = new EventSource(source.dataset.events)
+  events.addEventListener("open", () => {
+    heard = Date.now()
+    live.textContent = "live"
+  })
+  events.addEventListener("error", () => {
+    const closed = events.readyState === EventSource.CLOSED
+    live.textContent = closed || !navigator.onLine ? "offline" : "reconnecting"
+    // A browser comes back by itself when the connection was lost, but not after an answer that is none.
+    if (closed) later = setTimeout(follow, 2000 + 2000 * Math.random())
+  })
+  events.addEventListener("beat", () => (heard = Date.now()))
+  for (const name of regions.keys()) {
+    events.addEventListener(name, ({ data }) => {
+      heard = Date.now()
+      show(name, data)
+    })
+  }
 }
 
 const unfollow = () => {
-  events.close()
+  clearTimeout(later)
+  events?.close()
   live.textContent = ""
 }
 
-if (panel !== null) {
+if (source !== null) {
   follow()
   // A tab that nobody looks at needs no connection; browsers allow only six to one server.
   document.addEventListener("visibilitychange", () => (document.hidden ? unfollow() : follow()))
-  panel.addEventListener("submit", (event) => {
+  addEventListener("offline", () => (live.textContent = "offline"))
+  addEventListener("online", () => !document.hidden && follow())
+  // A connection may be dead without anybody having been told: the server is heard every 15 seconds, if it is there.
+  setInterval(
+    () => !document.hidden && events.readyState === EventSource.OPEN && Date.now() - heard > 40_000 && follow(),
+    5000
+  )
+  addEventListener("pointerup", showWaiting)
+  addEventListener("focusout", showWaiting)
+  source.addEventListener("submit", (event) => {
     event.preventDefault()
     const { action, method } = event.target
     fetch(action, { method, body: new URLSearchParams(new FormData(event.target)), redirect: "manual" })
