@@ -70,6 +70,11 @@ export type MigrationsError =
   | Migrator.MigrationError
   | SqlError.SqlError
 
+/** The schema that `SchemaName` names, as SQL wants it. */
+export const quotedSchema: Effect.Effect<string, InvalidSchemaName> = Effect.suspend(() =>
+  Effect.flatMap(SchemaName, quoted)
+)
+
 /** The version that this code works with. */
 export const version = 1
 
