@@ -18,7 +18,7 @@ export type Message<Event> =
 
 /** How a subscription keeps what its subscriber has not taken yet. */
 export interface SubscribeOptions {
-  /** How many messages wait at most. Defaults to 1024. */
+  /** How many messages wait at most, and at least 1. Defaults to 1024. */
   readonly capacity?: number | undefined
   /**
    * What happens when there are more: `sliding` drops the oldest, `dropping` the newest, `fail` ends the subscription with

@@ -1,7 +1,7 @@
 import { Postgres } from "@coppice/postgres"
 import { PubSub, Topic } from "@coppice/pubsub"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Schema, Stream } from "effect"
+import { Effect, Fiber, Schema, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 
 const Pages = Topic.make("pages", { event: Schema.String })
@@ -63,5 +63,18 @@ layer(Postgres.layerTest)("a broadcast inside a transaction", (it) => {
       )
       assert.deepStrictEqual(events, ["1", "2", "3"])
     }).pipe(Effect.provide(PubSub.layerLocal))
+  )
+
+  it.effect("loses nothing to those who take what comes, however much the transaction has to say", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const said = Array.from({ length: 3_000 }, (_, index) => String(index))
+      const { events } = yield* PubSub.subscribe(Pages)
+      const heard = yield* Effect.forkChild(Stream.runCollect(Stream.take(events, said.length)), {
+        startImmediately: true
+      })
+      yield* sql.withTransaction(Effect.forEach(said, say, { discard: true }))
+      assert.deepStrictEqual(yield* Fiber.join(heard), said)
+    }).pipe(Effect.scoped, Effect.provide(PubSub.layerLocal))
   )
 })

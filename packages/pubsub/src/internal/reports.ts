@@ -24,7 +24,8 @@ export const reports: Effect.Effect<Reports> = Effect.gen(function* () {
     const now = clock.currentTimeMillisUnsafe()
     if (now < (warned.get(key) ?? Number.NEGATIVE_INFINITY) + quietMillis) return
     warned.set(key, now)
-    Effect.runForkWith(services)(Effect.logWarning(text, cause))
+    // Later, for a logger is anybody's code.
+    Effect.runForkWith(services)(Effect.andThen(Effect.yieldNow, Effect.logWarning(text, cause)))
   }
   const lost = new Map<string, number>()
   const countLost = Effect.sync(() => {

@@ -38,7 +38,8 @@ export class Subscriber<in out Event> implements Subscription<Event> {
     onDropped: (topic: string, messages: number) => void
   ) {
     this.topic = topic
-    this.capacity = Math.max(1, Math.floor(options?.capacity ?? defaultCapacity))
+    const capacity = Math.floor(options?.capacity ?? defaultCapacity)
+    this.capacity = capacity >= 1 ? capacity : 1
     this.policy = options?.policy ?? "sliding"
     this.onDropped = onDropped
   }

@@ -1,0 +1,141 @@
+import { type Adapter, PubSub, type Subscription, Topic } from "@coppice/pubsub"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Logger, Metric, Result, Schema, Stream } from "effect"
+
+const Numbers = Topic.make("numbers", { key: Schema.Int, event: Schema.DateFromString })
+const dates = Numbers(1)
+const first = new Date("2026-01-01T00:00:00.000Z")
+const second = new Date("2026-01-02T00:00:00.000Z")
+
+/** A PubSub, what it has sent, and the receiver of what others send. */
+const connected = Effect.gen(function* () {
+  const sent: Array<readonly [message: Adapter.Message, to: string | undefined]> = []
+  let receiver: Adapter.Receiver | undefined
+  const services = yield* Layer.build(
+    PubSub.layerAdapter((_node, delivery) =>
+      Effect.sync(() => {
+        receiver = delivery
+        return {
+          send: (message: Adapter.Message, to?: string) => void sent.push([message, to]),
+          flush: Effect.void
+        }
+      })
+    )
+  )
+  if (receiver === undefined) return yield* Effect.die(new Error("the adapter was not started"))
+  return { services, sent, receiver }
+})
+
+const said = (event: Date, node: string) => ({ _tag: "Event", event, node }) as const
+
+const next = <Event>(subscription: Subscription.Subscription<Event>, n: number) =>
+  Stream.runCollect(Stream.take(subscription.messages, n))
+
+describe("an adapter", () => {
+  it.effect("is given each event encoded once, whoever is subscribed here, and not what is local", () =>
+    Effect.gen(function* () {
+      const { sent, services } = yield* connected
+      yield* Effect.gen(function* () {
+        const { node } = yield* PubSub.PubSub
+        const subscription = yield* PubSub.subscribe(dates)
+        yield* PubSub.subscribe(dates)
+        yield* PubSub.broadcast(dates, first)
+        yield* PubSub.broadcastNow(dates, second)
+        yield* PubSub.broadcastFrom(subscription, dates, second)
+        yield* PubSub.localBroadcast(dates, second)
+        yield* PubSub.directBroadcast(node, dates, second)
+        yield* PubSub.directBroadcast("other", dates, first)
+        const topic = "numbers:1"
+        assert.deepStrictEqual(sent, [
+          [{ topic, event: first.toJSON() }, undefined],
+          [{ topic, event: second.toJSON() }, undefined],
+          [{ topic, event: second.toJSON() }, undefined],
+          [{ topic, event: first.toJSON() }, "other"]
+        ])
+        const events = [first, second, second, second]
+        assert.deepStrictEqual(
+          yield* next(subscription, 4),
+          events.map((event) => said(event, node))
+        )
+      }).pipe(Effect.provideContext(services))
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("delivers events decoded, with the node that they come from, and gaps to all", () =>
+    Effect.gen(function* () {
+      const { receiver, services } = yield* connected
+      yield* Effect.gen(function* () {
+        const one = yield* PubSub.subscribe(dates)
+        const two = yield* PubSub.subscribe(dates)
+        const elsewhere = yield* PubSub.subscribe(Numbers(2))
+        receiver.deliver({ topic: dates.id, event: first.toJSON() }, "other")
+        receiver.gap("missed")
+        receiver.deliver({ topic: "numbers:3", event: first.toJSON() }, "other")
+        receiver.deliver({ topic: dates.id, event: second.toJSON() }, "other")
+        const gap = { _tag: "Gap", reason: "missed" } as const
+        const messages = [said(first, "other"), gap, said(second, "other")]
+        assert.deepStrictEqual(yield* next(one, 3), messages)
+        assert.deepStrictEqual(yield* Stream.runCollect(Stream.take(two.events, 2)), [first, second])
+        assert.deepStrictEqual(yield* next(elsewhere, 1), [gap])
+      }).pipe(Effect.provideContext(services))
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("that delivers what is unknown here harms nobody: it is counted, and warned of once a minute", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ message }) => lines.push(String(message)))
+    return Effect.gen(function* () {
+      const { receiver, services } = yield* connected
+      const subscription = yield* Effect.provideContext(PubSub.subscribe(dates), services)
+      for (const event of [42, { _tag: "New" }, undefined]) receiver.deliver({ topic: dates.id, event }, "other")
+      receiver.deliver({ topic: dates.id, event: first.toJSON() }, "other")
+      assert.deepStrictEqual(yield* next(subscription, 1), [said(first, "other")])
+      yield* Effect.yieldNow
+      yield* Effect.yieldNow
+      assert.lengthOf(lines, 1)
+      assert.include(lines[0], "An event of numbers:1 that node other broadcast could not be decoded here")
+      const counted = (yield* Metric.snapshot).filter(({ id }) => id === "coppice_pubsub_undecodable_total")
+      assert.deepStrictEqual(
+        counted.map(({ attributes, state }) => [attributes, state]),
+        [[{ topic: "numbers" }, { count: 3, incremental: true }]]
+      )
+    }).pipe(
+      Effect.scoped,
+      Effect.provideService(Metric.MetricRegistry, new Map()),
+      Effect.provide(Logger.layer([logger]))
+    )
+  })
+
+  it.effect("is not given an event that does not fit its schema, and nobody else gets it", () =>
+    Effect.gen(function* () {
+      const { sent, services } = yield* connected
+      const Short = Topic.make("short", { event: Schema.String.check(Schema.isMaxLength(3)) })
+      yield* Effect.gen(function* () {
+        const subscription = yield* PubSub.subscribe(Short)
+        for (const refused of [
+          PubSub.broadcast(Short, "long"),
+          PubSub.broadcastNow(Short, "long"),
+          PubSub.broadcastFrom(subscription, Short, "long"),
+          PubSub.directBroadcast("other", Short, "long")
+        ]) {
+          const error = Result.getOrThrow(Result.flip(yield* Effect.result(refused)))
+          assert.include(error.message, "An event of short cannot be broadcast: it does not fit its schema")
+        }
+        yield* PubSub.broadcast(Short, "ok")
+        assert.deepStrictEqual(yield* Stream.runCollect(Stream.take(subscription.events, 1)), ["ok"])
+        assert.lengthOf(sent, 1)
+      }).pipe(Effect.provideContext(services))
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("tells of its status, the present one first", () =>
+    Effect.gen(function* () {
+      const { receiver, services } = yield* connected
+      const pubsub = yield* Effect.provideContext(PubSub.PubSub, services)
+      assert.strictEqual(yield* pubsub.status, "disconnected")
+      receiver.status("clustered")
+      assert.strictEqual(yield* pubsub.status, "clustered")
+      assert.deepStrictEqual(yield* Stream.runCollect(Stream.take(pubsub.statusChanges, 1)), ["clustered"])
+    }).pipe(Effect.scoped)
+  )
+})
