@@ -1,6 +1,10 @@
 import { existsSync, readdirSync } from "node:fs"
 import { availableParallelism } from "node:os"
+import { resolve } from "node:path"
 import { defineConfig } from "vitest/config"
+
+// Workers, and the processes that tests start, are a hundred: each would compile the same modules again.
+process.env["NODE_COMPILE_CACHE"] ??= resolve("node_modules/.cache/node")
 
 // Workspace packages resolve to their sources, so tests need no build.
 const conditions = ["@coppice/source"]

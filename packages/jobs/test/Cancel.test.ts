@@ -1,14 +1,15 @@
 import { Jobs, JobsConfig, Worker } from "@coppice/jobs"
-import { Pglite, Postgres } from "@coppice/postgres"
+import { Pglite } from "@coppice/postgres"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Schema } from "effect"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
 class Endless extends Worker.Service<Endless>()("Endless", { args: { n: Schema.Int } }) {
   static readonly layer = this.toLayer(Effect.succeed(() => Effect.never))
 }
 
 const Virtual = Jobs.layer({ queues: { default: 10 }, workers: [Endless.layer] }).pipe(
-  Layer.provideMerge(Postgres.layerTest),
+  Layer.provideMerge(EmptyDatabase),
   Layer.provide(Layer.succeed(JobsConfig.TimeSource, "clock"))
 )
 

@@ -1,13 +1,14 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Postgres, Sandbox } from "@coppice/postgres"
+import { Sandbox } from "@coppice/postgres"
 import { DateTime, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { Job, JobsConfig, Migrations } from "@coppice/jobs"
 import * as Care from "../src/internal/care.ts"
 import { all, insert, insertOne, key, keys, Recorder, recorder } from "./fixtures/tables.ts"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
-const tables = Layer.effectDiscard(Migrations.run).pipe(Layer.provideMerge(Postgres.layerTest))
+const tables = Layer.effectDiscard(Migrations.run).pipe(Layer.provideMerge(EmptyDatabase))
 /** Every test in a transaction of its own, on virtual time that begins with it. */
 const fresh = Layer.effectDiscard(TestClock.setTime(0)).pipe(
   Layer.merge(recorder),

@@ -1,8 +1,9 @@
 import { type Crontab, Jobs, JobsConfig, Worker } from "@coppice/jobs"
-import { Pglite, Postgres } from "@coppice/postgres"
+import { Pglite } from "@coppice/postgres"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, DateTime, Effect, Exit, Layer, Ref, Schema } from "effect"
 import { TestClock } from "effect/testing"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
 class Log extends Context.Service<Log, Ref.Ref<ReadonlyArray<string>>>()("test/Log") {
   static readonly layer = Layer.effect(Log, Ref.make<ReadonlyArray<string>>([]))
@@ -32,7 +33,7 @@ const entry = (name: string, expression: string, more: Partial<Crontab.Entry> = 
 const node = (cron: ReadonlyArray<Crontab.Entry>) =>
   Jobs.layer({ queues: { default: 10 }, workers: [Note.layer], cron }).pipe(
     Layer.provideMerge(Log.layer),
-    Layer.provideMerge(Postgres.layerTest),
+    Layer.provideMerge(EmptyDatabase),
     Layer.provide(Layer.succeed(JobsConfig.TimeSource, "clock"))
   )
 

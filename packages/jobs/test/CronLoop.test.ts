@@ -1,5 +1,5 @@
 import { assert, layer } from "@effect/vitest"
-import { Pglite, Postgres, Sandbox } from "@coppice/postgres"
+import { Pglite, Sandbox } from "@coppice/postgres"
 import { Cause, Duration, Effect, Exit, Fiber, Random } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
@@ -9,6 +9,7 @@ import { prepareAll } from "../src/internal/cronEntry.ts"
 import { due, parse } from "../src/internal/cronSchedule.ts"
 import { InvalidJob } from "../src/NewJob.ts"
 import { bench, Digest, digest, live, type Made, open } from "./fixtures/cron.ts"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
 /** Two thousand jobs take a second or two, on a machine that has nothing else to do. */
 const busy = 120_000
@@ -28,7 +29,7 @@ const every = (from: string, to: string, step: Duration.Input): ReadonlyArray<st
 }
 const of = (jobs: ReadonlyArray<Made>, name: string) => jobs.filter((job) => job.name === name).map((job) => job.at)
 
-layer(Postgres.layerTest)("the crontab", (it) => {
+layer(EmptyDatabase)("the crontab", (it) => {
   const week = (from: string, to: string, nightly: ReadonlyArray<string>) =>
     Effect.gen(function* () {
       const { loop, made } = yield* start(from)

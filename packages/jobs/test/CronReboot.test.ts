@@ -1,8 +1,9 @@
 import { assert, layer } from "@effect/vitest"
-import { Pglite, Postgres } from "@coppice/postgres"
+import { Pglite } from "@coppice/postgres"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { bench, digest, live, nodeId } from "./fixtures/cron.ts"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
 let schemas = 0
 const start = (from: string) =>
@@ -11,7 +12,7 @@ const start = (from: string) =>
     return yield* bench(`reboot_${++schemas}`, "clock")
   })
 
-layer(Postgres.layerTest)("@reboot", (it) => {
+layer(EmptyDatabase)("@reboot", (it) => {
   const reboot = [digest("@reboot")]
 
   it.effect("fires when the first node starts, and not for those that come while it lives", () =>

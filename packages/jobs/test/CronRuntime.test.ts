@@ -1,10 +1,11 @@
 import { assert, layer } from "@effect/vitest"
-import { Pglite, Postgres } from "@coppice/postgres"
+import { Pglite } from "@coppice/postgres"
 import { Cause, DateTime, Effect, Exit, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { EntryNotFound, InvalidEntry } from "../src/Crontab.ts"
 import { InvalidJob } from "../src/NewJob.ts"
 import { bench, Digest, digest } from "./fixtures/cron.ts"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
 let schemas = 0
 const start = Effect.gen(function* () {
@@ -16,7 +17,7 @@ const at = (text: string) => DateTime.makeUnsafe(text)
 const errorOf = <A, E>(effect: Effect.Effect<A, E>) =>
   Effect.map(Effect.exit(effect), (exit) => (Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined))
 
-layer(Postgres.layerTest)("the crontab at run time", (it) => {
+layer(EmptyDatabase)("the crontab at run time", (it) => {
   it.effect("lists entries with all that they are, and when they fired and fire", () =>
     Effect.gen(function* () {
       const { cron, loop } = yield* start

@@ -1,5 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Postgres, Sandbox } from "@coppice/postgres"
+import { Sandbox } from "@coppice/postgres"
 import { Duration, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
@@ -7,8 +7,9 @@ import { JobsConfig, Migrations, Retention } from "@coppice/jobs"
 import * as Database from "../src/internal/database.ts"
 import * as History from "../src/internal/history.ts"
 import { all, insert, insertOne, key, keys, Recorder, recorder } from "./fixtures/tables.ts"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
-const tables = Layer.effectDiscard(Migrations.run).pipe(Layer.provideMerge(Postgres.layerTest))
+const tables = Layer.effectDiscard(Migrations.run).pipe(Layer.provideMerge(EmptyDatabase))
 /** Every test in a transaction of its own, on virtual time that begins with it. */
 const fresh = Layer.effectDiscard(TestClock.setTime(0)).pipe(
   Layer.merge(recorder),

@@ -1,7 +1,8 @@
 import { Job, Jobs, JobsConfig, Worker } from "@coppice/jobs"
-import { Pglite, Postgres } from "@coppice/postgres"
+import { Pglite } from "@coppice/postgres"
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Context, Effect, Layer, Ref, Schema } from "effect"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
 class Log extends Context.Service<Log, Ref.Ref<ReadonlyArray<string>>>()("test/Log") {
   static readonly layer = Layer.effect(Log, Ref.make<ReadonlyArray<string>>([]))
@@ -27,7 +28,7 @@ class Greet extends Worker.Service<Greet>()("Greet", { args: { name: Schema.Stri
 
 const Virtual = Jobs.layer({ queues: { default: 10 }, workers: [Greet.layer] }).pipe(
   Layer.provideMerge(Log.layer),
-  Layer.provideMerge(Postgres.layerTest),
+  Layer.provideMerge(EmptyDatabase),
   Layer.provide(Layer.succeed(JobsConfig.TimeSource, "clock"))
 )
 

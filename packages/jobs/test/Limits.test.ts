@@ -1,13 +1,14 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Postgres, Sandbox } from "@coppice/postgres"
+import { Sandbox } from "@coppice/postgres"
 import { Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { JobsConfig, Migrations } from "@coppice/jobs"
 import * as Claim from "../src/internal/claim.ts"
 import { millis, node, open, partitionsOf, tally } from "./fixtures/queues.ts"
 import { key, keys, recorder } from "./fixtures/tables.ts"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
-const tables = Layer.effectDiscard(Migrations.run).pipe(Layer.provideMerge(Postgres.layerTest))
+const tables = Layer.effectDiscard(Migrations.run).pipe(Layer.provideMerge(EmptyDatabase))
 /** Every test in a transaction of its own, on virtual time that begins with it. */
 const fresh = Layer.effectDiscard(TestClock.setTime(1_700_000_000_000)).pipe(
   Layer.merge(recorder),

@@ -1,12 +1,13 @@
 import { JobsConfig, Migrations } from "@coppice/jobs"
-import { Postgres, Sandbox } from "@coppice/postgres"
+import { Sandbox } from "@coppice/postgres"
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
 const run = (schema: string) => Effect.provideService(Migrations.run, JobsConfig.SchemaName, schema)
 
-layer(Postgres.layerTest)("migrations", (it) => {
+layer(EmptyDatabase)("migrations", (it) => {
   it.effect("create the tables once, however often they run", () =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient

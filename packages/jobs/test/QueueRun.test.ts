@@ -1,7 +1,8 @@
 import { assert, layer } from "@effect/vitest"
-import { Pglite, Postgres } from "@coppice/postgres"
+import { Pglite } from "@coppice/postgres"
 import { Context, Effect, Layer, Ref, Schema } from "effect"
 import { Jobs, JobsConfig, type Queue, Worker } from "@coppice/jobs"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
 class Log extends Context.Service<Log, Ref.Ref<ReadonlyArray<string>>>()("test/Log") {
   static readonly layer = Layer.effect(Log, Ref.make<ReadonlyArray<string>>([]))
@@ -43,7 +44,7 @@ const send = (count: number, to = "ada", takes?: number) =>
     discard: true
   })
 
-layer(Postgres.layerTest)("a node", (it) => {
+layer(EmptyDatabase)("a node", (it) => {
   it.effect("starts nothing of a queue that was paused before it began, and goes on when it is resumed", () =>
     Effect.gen(function* () {
       yield* Effect.gen(function* () {

@@ -1,9 +1,10 @@
 import { Job, type JobEvent, Jobs, JobsConfig, Migrations, Runner, Worker } from "@coppice/jobs"
-import { Postgres, Sandbox } from "@coppice/postgres"
+import { Sandbox } from "@coppice/postgres"
 import { assert, layer } from "@effect/vitest"
 import { Context, Deferred, Duration, Effect, Fiber, Layer, Ref, Schema, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
 class Log extends Context.Service<Log, Ref.Ref<ReadonlyArray<string>>>()("test/Log") {
   static readonly layer = Layer.effect(Log, Ref.make<ReadonlyArray<string>>([]))
@@ -102,7 +103,7 @@ const Database = Layer.provideMerge(
       yield* sql`create table numbers(n int4)`
     })
   ),
-  Postgres.layerTest
+  EmptyDatabase
 )
 
 /** Each test in a sandbox of its own, on virtual time. */

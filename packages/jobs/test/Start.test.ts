@@ -1,7 +1,7 @@
 import { Jobs, JobsConfig, Runner, Worker } from "@coppice/jobs"
-import { Postgres } from "@coppice/postgres"
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Layer, Schema } from "effect"
+import { EmptyDatabase } from "./fixtures/engine.ts"
 
 const worker = (definition: { readonly priority?: number; readonly queue?: string; readonly maxAttempts?: number }) => {
   class Odd extends Worker.Service<Odd>()("Odd", { args: {}, ...definition }) {
@@ -20,7 +20,7 @@ const start = (options: Partial<Jobs.Options<ReadonlyArray<ReturnType<typeof wor
 const runner = (workers: ReadonlyArray<ReturnType<typeof worker>>, node?: string) =>
   Effect.scoped(Layer.build(Runner.layer({ workers, node })))
 
-layer(Postgres.layerTest.pipe(Layer.provideMerge(Layer.succeed(JobsConfig.TimeSource, "clock"))))(
+layer(EmptyDatabase.pipe(Layer.provideMerge(Layer.succeed(JobsConfig.TimeSource, "clock"))))(
   "a node whose options make no sense does not start, and says why",
   (it) => {
     describe("it refuses", () => {
