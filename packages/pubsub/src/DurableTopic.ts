@@ -164,7 +164,7 @@ export type ConsumeError = EventsPruned | InvalidOption | SqlError | Undecodable
 
 /**
  * A durable topic, or with a `key` a family of them, each with an order of its own. Events are kept for `retention`, by
- * default 7 days; `"infinity"` is for ever. What was published before a change of it keeps the old one.
+ * default 7 days; `"Infinity"` is for ever. What was published before a change of it keeps the old one.
  */
 export const make: {
   <Key extends Topic.KeySchema, Event extends Topic.EventSchema>(
