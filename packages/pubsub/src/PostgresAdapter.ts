@@ -14,7 +14,7 @@
  * heartbeats. Whatever happened to it, it is opened again, after 100 milliseconds at first and 5 seconds at the most.
  */
 import { PgClient } from "@effect/sql-pg"
-import { Duration, Effect, type Redacted, Schema } from "effect"
+import { Duration, Effect, Redacted, Schema } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import type * as Adapter from "./Adapter.ts"
 import { Cluster } from "./internal/cluster.ts"
@@ -80,6 +80,10 @@ export const make =
       const channel = options.channel ?? `coppice_pubsub_${schema}`
       const heartbeatMillis = Duration.toMillis(options.heartbeat ?? "10 seconds")
       const ttlMillis = Duration.toMillis(options.attachmentTtl ?? "2 minutes")
+      if (options.listenUrl !== undefined && !URL.canParse(Redacted.value(options.listenUrl))) {
+        // Without a cause: that would say what it is instead, with the password.
+        return yield* new ListenUnavailable({ channel, problem: "listenUrl is not a URL" })
+      }
       const unavailable = (error: SqlError.SqlError | Listener.Deaf) =>
         new ListenUnavailable({ channel, problem: problemOf(error), cause: error })
       const open = (name: string) => Connection.open(client.config, options.listenUrl, `coppice pubsub ${name}`)
@@ -87,11 +91,17 @@ export const make =
       const counted = counting(receiver, measured.gap)
       const statements = Statements.make({ channel, node, schema: `"${schema}"`, ttlMillis })
       const cluster = new Cluster(node, counted.receiver, { heartbeatMillis })
-      const isUnicode = Effect.scoped(Effect.flatMap(open("sender"), statements.isUnicode))
+      let ascii = false
+      const link = yield* Sender.connect(open("sender"), ({ connection }) =>
+        Effect.flatMap(statements.look(connection), ({ tables, unicode }) => {
+          ascii = !unicode
+          return tables ? Effect.void : Effect.fail(new Listener.Deaf({ problem: elsewhere }))
+        })
+      ).pipe(Effect.mapError(unavailable))
       const outbox = new Outbox({
         node,
         cluster,
-        ascii: !(yield* Effect.mapError(isUnicode, unavailable)),
+        ascii,
         maxMessages: Math.max(1, options.maxWaiting ?? 100_000),
         maxBytes: Math.max(1, options.maxWaitingBytes ?? 64 * 1024 * 1024)
       })
@@ -106,17 +116,15 @@ export const make =
         heartbeatMillis,
         received: counted.take
       })
-      const sender = yield* Effect.mapError(
-        Sender.make({
-          open: open("sender"),
-          outbox,
-          statements,
-          metrics: measured,
-          onSigned: listener.onSigned,
-          now: listener.now
-        }),
-        unavailable
-      )
+      const sender = yield* Sender.make({
+        open: open("sender"),
+        link,
+        outbox,
+        statements,
+        metrics: measured,
+        onSigned: listener.onSigned,
+        now: listener.now
+      })
       yield* Effect.forkScoped(sender.run)
       yield* Effect.forkScoped(
         Effect.forever(Effect.andThen(Connection.live(Effect.sleep(ttlMillis / 4)), sender.sweep))
@@ -124,7 +132,7 @@ export const make =
       yield* Effect.addFinalizer(() => {
         outbox.say("bye")
         return Connection.live(
-          Effect.timeoutOrElse(outbox.settled, { duration: closeTimeout, orElse: () => Effect.void })
+          Effect.timeoutOrElse(outbox.drained, { duration: closeTimeout, orElse: () => Effect.void })
         )
       })
       yield* Effect.forkScoped(listener.run)
@@ -143,6 +151,8 @@ export const make =
         flush: outbox.settled
       }
     })
+
+const elsewhere = "the tables are not there, so this is not the client's database"
 
 const startTimeout = "5 seconds"
 
@@ -175,6 +185,7 @@ const counting = (receiver: Adapter.Receiver, onGap: (reason: string) => void) =
 
 const problemOf = (error: SqlError.SqlError | Listener.Deaf): string => {
   if (!SqlError.isSqlError(error)) return error.problem
-  const { cause, message } = error.reason
-  return cause instanceof Error ? cause.message : (message ?? "the database cannot be reached")
+  const { cause, message = "the database cannot be reached" } = error.reason
+  // Of several addresses that were tried, the cause says nothing.
+  return cause instanceof Error && cause.message !== "" ? `${message}: ${cause.message}` : message
 }

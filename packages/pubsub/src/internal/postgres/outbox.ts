@@ -36,7 +36,7 @@ interface Waiting {
 }
 
 interface Waiter {
-  readonly upTo: number
+  readonly isDone: () => boolean
   readonly resume: () => void
 }
 
@@ -159,14 +159,26 @@ export class Outbox {
   })
 
   /** Waits until what came so far has left or was given up. */
-  readonly settled: Effect.Effect<void> = Effect.callback((resume) => {
-    const waiter: Waiter = { upTo: this.came, resume: () => resume(Effect.void) }
-    if (this.isSettled(waiter)) return waiter.resume()
-    this.waiters.push(waiter)
-    return Effect.sync(() => {
-      this.waiters = this.waiters.filter((other) => other !== waiter)
-    })
+  readonly settled: Effect.Effect<void> = Effect.suspend(() => {
+    const upTo = this.came
+    return this.until(() => (this.onTheirWay ? this.settledBefore : this.came - this.length) >= upTo)
   })
+
+  /** Waits until nothing waits, not even a sign. */
+  readonly drained: Effect.Effect<void> = Effect.suspend(() =>
+    this.until(() => !this.onTheirWay && this.length === 0 && this.sign === undefined)
+  )
+
+  private until(isDone: () => boolean): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      if (isDone()) return resume(Effect.void)
+      const waiter: Waiter = { isDone, resume: () => resume(Effect.void) }
+      this.waiters.push(waiter)
+      return Effect.sync(() => {
+        this.waiters = this.waiters.filter((other) => other !== waiter)
+      })
+    })
+  }
 
   private get length(): number {
     return this.queue.length - this.first
@@ -190,14 +202,9 @@ export class Outbox {
     this.tell()
   }
 
-  private isSettled({ upTo }: Waiter): boolean {
-    return (this.onTheirWay ? this.settledBefore : this.came - this.length) >= upTo
-  }
-
   private tell(): void {
     if (this.waiters.length === 0) return
-    const done = this.waiters.filter((waiter) => this.isSettled(waiter))
-    if (done.length === 0) return
+    const done = this.waiters.filter(({ isDone }) => isDone())
     this.waiters = this.waiters.filter((waiter) => !done.includes(waiter))
     for (const { resume } of done) resume()
   }

@@ -14,7 +14,9 @@ import type { Batch, Outbox } from "./outbox.ts"
 import type { Statements } from "./statements.ts"
 
 export interface Options {
-  readonly open: Effect.Effect<PgConnection.PgConnection, SqlError.SqlError, Scope.Scope>
+  readonly open: Open
+  /** The first connection. */
+  readonly link: Link
   readonly outbox: Outbox
   readonly statements: Statements
   readonly metrics: Metrics
@@ -26,7 +28,10 @@ export interface Options {
 /** How long a statement may take, in milliseconds: after that the connection is taken for dead. */
 const statementMillis = 10_000
 
-interface Link {
+type Open = Effect.Effect<PgConnection.PgConnection, SqlError.SqlError, Scope.Scope>
+
+/** A connection, which closes with a scope of its own. */
+export interface Link {
   readonly connection: PgConnection.PgConnection
   readonly scope: Scope.Closeable
 }
@@ -38,16 +43,25 @@ export interface Sender {
   readonly sweep: Effect.Effect<void>
 }
 
-/** Opens the connection; it closes with the scope. */
-export const make = Effect.fnUntraced(function* (options: Options) {
-  const { metrics, onSigned, outbox, statements } = options
-  const connect = Effect.flatMap(Scope.make(), (scope) =>
+/** Opens a connection, and does something with it first. */
+export const connect = <E>(
+  open: Open,
+  first: (link: Link) => Effect.Effect<unknown, E>
+): Effect.Effect<Link, SqlError.SqlError | E> =>
+  Effect.flatMap(Scope.make(), (scope) =>
     Effect.onError(
-      Effect.map(Scope.provide(options.open, scope), (connection): Link => ({ connection, scope })),
+      Effect.tap(
+        Effect.map(Scope.provide(open, scope), (connection): Link => ({ connection, scope })),
+        first
+      ),
       () => closeApart(scope, Exit.void)
     )
   )
-  let link: Link | undefined = yield* connect
+
+/** Uses a connection that is open, and others after it; the last closes with the scope. */
+export const make = Effect.fnUntraced(function* (options: Options) {
+  const { metrics, onSigned, outbox, statements } = options
+  let link: Link | undefined = options.link
   const disconnect = Effect.suspend(() => {
     const { scope } = link ?? {}
     link = undefined
@@ -57,7 +71,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
 
   const attempt = (batch: Batch) =>
     Effect.gen(function* () {
-      link ??= yield* connect
+      link ??= yield* connect(options.open, () => Effect.void)
       const answer = yield* within(
         statementMillis,
         link.scope,

@@ -74,11 +74,16 @@ export const make = ({ channel, node, schema, ttlMillis }: Options) => {
       (rows) => rows.length > 0
     )
 
-  /** Whether the database's encoding has all characters. */
-  const isUnicode: Statement<boolean> = (connection) =>
-    Effect.map(connection.queryValues("select current_setting('server_encoding')"), ([row]) => row?.[0] === "UTF8")
+  /** Whether the tables are where this connection leads, and whether the database's encoding has all characters. */
+  const look: Statement<{ readonly tables: boolean; readonly unicode: boolean }> = (connection) =>
+    Effect.map(
+      connection.queryValues("select to_regclass($1) is not null, current_setting('server_encoding') = 'UTF8'", [
+        `${schema}.attachments`
+      ]),
+      ([row]) => ({ tables: row?.[0] === true, unicode: row?.[1] === true })
+    )
 
-  return { send, fetch, sweep, listens, isUnicode }
+  return { send, fetch, sweep, listens, look }
 }
 
 export type Statements = ReturnType<typeof make>
