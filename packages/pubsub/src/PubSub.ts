@@ -33,6 +33,7 @@ import {
   Stream,
   SubscriptionRef
 } from "effect"
+import type { Redis } from "effect/persistence"
 import { SqlClient } from "effect/sql"
 import type * as Adapter from "./Adapter.ts"
 import { Hub } from "./internal/hub.ts"
@@ -40,6 +41,7 @@ import { nodeId } from "./internal/nodeId.ts"
 import { reports } from "./internal/reports.ts"
 import type { MigrationsError } from "./Migrations.ts"
 import * as PostgresAdapter from "./PostgresAdapter.ts"
+import * as RedisAdapter from "./RedisAdapter.ts"
 import type { Message, SubscribeOptions, SubscriberTooSlow, Subscription } from "./Subscription.ts"
 import type { Topic } from "./Topic.ts"
 
@@ -125,6 +127,14 @@ export const layerPostgres = (
   options?: PostgresAdapter.Options
 ): Layer.Layer<PubSub, PostgresAdapter.ListenUnavailable | MigrationsError, PgClient.PgClient> =>
   layerAdapter(PostgresAdapter.make(options))
+
+/**
+ * A PubSub whose nodes share a channel of a Redis server; see `RedisAdapter`. Commits are those of the `SqlClient` that is
+ * there, if there is one.
+ */
+export const layerRedis = (
+  options?: RedisAdapter.Options
+): Layer.Layer<PubSub, RedisAdapter.RedisUnavailable, Redis.Redis> => layerAdapter(RedisAdapter.make(options))
 
 type Client = SqlClient.SqlClient
 

@@ -13,7 +13,8 @@
  * - What Redis does not take for 10 seconds is given up, and so is everything while it does not answer; at most 16 MB
  *   wait. An event may have 8 MB. What is given up is a warning here and a `Gap` elsewhere.
  * - A node says that it is there at every `heartbeat`, must hear itself in half of one (at most 5 seconds) or is
- *   `disconnected`, and is gone for the others after three without a sign, or at once when its scope closes.
+ *   `disconnected`, and is gone for the others after three without a sign, or at once when its scope closes. A connection
+ *   that the client mends sooner by itself costs a `Gap` if something was missed, and no change of the status.
  *
  * ```ts
  * import { NodeRedis } from "@effect/platform-node"
@@ -23,13 +24,10 @@
  * export const layer = PubSub.layerRedis().pipe(Layer.provide(NodeRedis.layer({ url: "redis://localhost:6379" })))
  * ```
  */
-import { Clock, Deferred, Duration, Effect, Fiber, Schema } from "effect"
-import * as Redis from "effect/persistence/Redis"
+import { Clock, Duration, Effect, Schema } from "effect"
+import type { Redis } from "effect/persistence/Redis"
 import type * as Adapter from "./Adapter.ts"
-import { Cluster } from "./internal/cluster.ts"
-import { Listener } from "./internal/redis/listener.ts"
-import { within } from "./internal/redis/promptly.ts"
-import { Publisher } from "./internal/redis/publisher.ts"
+import { start } from "./internal/redis/adapter.ts"
 
 export interface Options {
   /** What all nodes listen to. Redis keeps channels apart by name alone, not by database. Defaults to `coppice_pubsub`. */
@@ -53,48 +51,13 @@ export class RedisUnavailable extends Schema.TaggedError<RedisUnavailable>("@cop
 
 /** What `PubSub.layerRedis` is made of. */
 export const make =
-  (options?: Options): Adapter.Make<RedisUnavailable, Redis.Redis> =>
-  (node, receiver) =>
-    live(
-      Effect.gen(function* () {
-        const channel = options?.channel ?? "coppice_pubsub"
-        const heartbeatMillis = Duration.toMillis(options?.heartbeat ?? "10 seconds")
-        const redis = yield* Redis.Redis
-        const clock = yield* Clock.Clock
-        const cluster = new Cluster(node, receiver, { heartbeatMillis })
-        const publish = (packet: string) => redis.send("PUBLISH", channel, packet)
-        const publisher = new Publisher({ cluster, clock, publish, onBusy: () => listener.onBusy() })
-        const started = yield* Deferred.make<void, RedisUnavailable>()
-        const listener: Listener = new Listener({
-          channel,
-          clock,
-          cluster,
-          heartbeatMillis,
-          publisher,
-          redis,
-          onConnected: Deferred.succeed(started, undefined),
-          onDisconnected: (cause) => Deferred.fail(started, new RedisUnavailable({ channel, cause }))
-        })
-        const publishing = yield* Effect.forkScoped(publisher.run)
-        yield* Effect.forkScoped(listener.run)
-        yield* Deferred.await(started)
-        yield* Effect.addFinalizer(() =>
-          within(
-            longestGoodbye,
-            Effect.gen(function* () {
-              publisher.end()
-              yield* publisher.flush
-              yield* Fiber.interrupt(publishing)
-              yield* publish(cluster.sign("bye"))
-            })
-          )
-        )
-        return { send: (message, to) => publisher.send(message, to), flush: publisher.flush }
-      })
+  (options?: Options): Adapter.Make<RedisUnavailable, Redis> =>
+  (node, receiver) => {
+    const channel = options?.channel ?? "coppice_pubsub"
+    const heartbeatMillis = Duration.toMillis(options?.heartbeat ?? "10 seconds")
+    return start({ channel, heartbeatMillis, node, receiver }).pipe(
+      Effect.mapError((cause) => new RedisUnavailable({ channel, cause })),
+      // Sockets go by the live clock, also where a test moves another.
+      Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())
     )
-
-/** Who does not hear a goodbye notices the silence. */
-const longestGoodbye = "1 second"
-
-/** Sockets go by the live clock, also where a test moves another. */
-const live = Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())
+  }
