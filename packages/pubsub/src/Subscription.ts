@@ -18,7 +18,10 @@ export type Message<Event> =
 
 /** How a subscription keeps what its subscriber has not taken yet. */
 export interface SubscribeOptions {
-  /** How many messages wait at most, and at least 1. Defaults to 1024. */
+  /**
+   * How many messages wait at most while the subscriber does something else, at least 1. Defaults to 1024. Who has taken all
+   * and waits for more loses nothing to a burst: up to 16,384 messages may come before it has its turn.
+   */
   readonly capacity?: number | undefined
   /**
    * What happens when there are more: `sliding` drops the oldest, `dropping` the newest, `fail` ends the subscription with

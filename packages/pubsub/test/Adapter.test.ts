@@ -1,6 +1,6 @@
 import { type Adapter, PubSub, type Subscription, Topic } from "@coppice/pubsub"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger, Metric, Result, Schema, Stream } from "effect"
+import { Effect, Fiber, Layer, Logger, Metric, Result, Schema, Stream } from "effect"
 
 const Numbers = Topic.make("numbers", { key: Schema.Int, event: Schema.DateFromString })
 const dates = Numbers(1)
@@ -79,6 +79,26 @@ describe("an adapter", () => {
         assert.deepStrictEqual(yield* next(elsewhere, 1), [gap])
       }).pipe(Effect.provideContext(services))
     }).pipe(Effect.scoped)
+  )
+
+  it.effect(
+    "that delivers much at once robs nobody who waits for it, and others of no more than they have no room for",
+    () =>
+      Effect.gen(function* () {
+        const { receiver, services } = yield* connected
+        const subscribe = Effect.provideContext(PubSub.subscribe(dates, { capacity: 10 }), services)
+        const taking = yield* subscribe
+        const taken = yield* Effect.forkChild(Stream.runCollect(Stream.take(taking.messages, 10_000)), {
+          startImmediately: true
+        })
+        const idle = yield* subscribe
+        for (let event = 0; event < 10_000; event++) {
+          receiver.deliver({ topic: dates.id, event: first.toJSON() }, "other")
+        }
+        const messages = yield* Fiber.join(taken)
+        assert.isTrue(messages.every(({ _tag }) => _tag === "Event"))
+        assert.deepStrictEqual((yield* next(idle, 11))[0], { _tag: "Lagged", missed: 9_990 })
+      }).pipe(Effect.scoped)
   )
 
   it.effect("that delivers what is unknown here harms nobody: it is counted, and warned of once a minute", () => {

@@ -131,6 +131,19 @@ describe("a subscription that takes what comes", () => {
     }).pipe(Effect.scoped, local)
   )
 
+  it.effect("keeps what came before it was interrupted, and then no more than that", () =>
+    Effect.gen(function* () {
+      const subscription = yield* PubSub.subscribe(numbers, { capacity: 10 })
+      const { fiber } = yield* taking(subscription)
+      yield* broadcast(upTo(50))
+      yield* Fiber.interrupt(fiber)
+      yield* broadcast(upTo(45))
+      assert.deepStrictEqual(yield* waiting(subscription), [-45, 45, 46, 47, 48, 49, ...upTo(45)])
+      yield* broadcast(upTo(45))
+      assert.deepStrictEqual(yield* waiting(subscription), [-35, ...upTo(45).slice(-10)])
+    }).pipe(Effect.scoped, local)
+  )
+
   it.effect("gets an event whole or not at all from a broadcaster that is interrupted", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()

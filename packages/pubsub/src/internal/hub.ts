@@ -48,8 +48,8 @@ export class Hub {
   }
 
   /**
-   * To the subscribers of this node, except one. Says whether any of them fills up only because its consumer has not had its
-   * turn: then whoever broadcasts is to let others run.
+   * To the subscribers of this node, except one. Says whether for any of them much waits only because its consumer has not had
+   * its turn: then whoever broadcasts is to let others run.
    */
   dispatch(topic: string, event: unknown, except: object | undefined): boolean {
     const subscribers = this.topics.get(topic)

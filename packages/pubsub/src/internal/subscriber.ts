@@ -13,6 +13,12 @@ type Waiting<A> = Pull.Pull<NonEmptyReadonlyArray<A>, SubscriberTooSlow>
 
 const defaultCapacity = 1_024
 
+/** How many messages may come in before a consumer that waits for them has its turn, where its capacity is less. */
+const burst = 16_384
+
+/** So many, and whoever broadcasts is to let consumers have their turn. */
+const crowd = 512
+
 const nobody: ReadonlyArray<() => void> = []
 
 export class Subscriber<in out Event> implements Subscription<Event> {
@@ -28,7 +34,7 @@ export class Subscriber<in out Event> implements Subscription<Event> {
   private missed = 0
   private ended: "no" | "closed" | "too slow" = "no"
   /** Consumers that wait for a message. */
-  private waiting = nobody
+  private consumers = nobody
   /** How many consumers were told of a message and have not had their turn yet. */
   private due = 0
 
@@ -45,15 +51,18 @@ export class Subscriber<in out Event> implements Subscription<Event> {
   }
 
   /**
-   * Puts a message into the queue, or does what the policy says where it is full. Says whether it fills up only because
-   * its consumer, which has nothing else to do, has not had its turn.
+   * Puts a message into the queue, or does what the policy says where it is full. Says whether much waits only because the
+   * consumer, which has nothing else to do, has not had its turn.
    */
   offer(message: Message<Event>): boolean {
     if (this.ended !== "no") return false
-    if (this.queue.length - this.first >= this.capacity && !this.makeRoom()) return this.due > 0
+    const waiting = this.queue.length - this.first
+    // Who only waits for its turn is not slow.
+    const full = waiting >= this.capacity && (this.due === 0 || waiting >= burst)
+    if (full && !this.makeRoom()) return false
     this.queue.push(message)
-    if (this.waiting !== nobody) this.awaken()
-    return this.due > 0 && (this.queue.length - this.first) * 2 >= this.capacity
+    if (this.consumers !== nobody) this.awaken()
+    return waiting >= crowd && this.due > 0
   }
 
   /** Ends the messages; what waits is not taken any more. */
@@ -118,7 +127,7 @@ export class Subscriber<in out Event> implements Subscription<Event> {
     this.onDropped(this.topic.id, 1)
     if (this.policy === "dropping") return false
     this.first++
-    if (this.first >= this.capacity) {
+    if (this.first * 2 >= this.queue.length) {
       this.queue = this.queue.slice(this.first)
       this.first = 0
     }
@@ -136,18 +145,18 @@ export class Subscriber<in out Event> implements Subscription<Event> {
         this.due++
         fiber.currentDispatcher.scheduleTask(turn, 0)
       }
-      this.waiting = [...this.waiting, wake]
+      this.consumers = [...this.consumers, wake]
       return Effect.sync(() => {
-        const others = this.waiting.filter((other) => other !== wake)
-        this.waiting = others.length === 0 ? nobody : others
+        const others = this.consumers.filter((other) => other !== wake)
+        this.consumers = others.length === 0 ? nobody : others
       })
     })
   }
 
   private awaken(): void {
-    const { waiting } = this
-    this.waiting = nobody
-    for (const wake of waiting) wake()
+    const { consumers } = this
+    this.consumers = nobody
+    for (const wake of consumers) wake()
   }
 }
 
