@@ -17,6 +17,7 @@ import type { Settings } from "./Settings.ts"
 import * as TrailCache from "./TrailCache.ts"
 import { Trails } from "./Trails.ts"
 import { Users } from "./Users.ts"
+import * as Viewers from "./Viewers.ts"
 import * as Web from "./web/Web.ts"
 
 /** Everything in one process. Each child sees those above it, and whichever crashes, the others go on with the next one. */
@@ -25,7 +26,8 @@ export const layer = (settings: Settings) =>
     ...patience,
     children: [
       Child.layer("database", Database.layer(settings.data)),
-      Child.layer("pubsub", PubSub.layerLocal),
+      Child.layer("pubsub", PubSub.layerPostgres()),
+      Child.layer("viewers", Viewers.layer),
       Child.layer("trail-cache", TrailCache.layer()),
       Child.layer("capture-limiter", CaptureLimiter.layer({ perMinute: settings.capturesPerMinute })),
       Child.layer("jobs", jobs(settings)),
@@ -39,7 +41,7 @@ export const layerWorker = (settings: Settings) =>
     ...patience,
     children: [
       Child.layer("database", Database.layer(settings.data)),
-      Child.layer("pubsub", PubSub.layerLocal),
+      Child.layer("pubsub", PubSub.layerPostgres()),
       Child.layer("jobs", jobs(settings))
     ]
   })

@@ -1,10 +1,12 @@
 import { Tree } from "@coppice/supervision"
 import { assert, layer } from "@effect/vitest"
-import { Duration, Effect, Schedule } from "effect"
+import { Duration, Effect, Exit, References, Schedule, Scope, Stream } from "effect"
+import { Captures } from "../src/Captures.ts"
 import type { TrailId } from "../src/Trail.ts"
-import { application, ask, askAs, lookingAt, newTrail } from "./fixtures/app.ts"
+import { TrailTopic } from "../src/TrailEvents.ts"
+import { application, ask, askAs, eventsOf, lookingAt, newTrail, start } from "./fixtures/app.ts"
 import { newUser } from "./fixtures/domain.ts"
-import { form, json } from "./fixtures/http.ts"
+import { form, json, send } from "./fixtures/http.ts"
 import { eventually, follow } from "./fixtures/live.ts"
 
 const url = "https://example.org/"
@@ -18,6 +20,8 @@ const opened = Effect.gen(function* () {
     askAs(trail.user, `${trail.api}/pages`, json({ url: url + path, ...(title === undefined ? {} : { title }) }))
   return { ...trail, live, capture }
 })
+
+const quietly = Effect.provideService(References.MinimumLogLevel, "None")
 
 const nobodyLooksAt = (id: TrailId) =>
   Effect.repeat(lookingAt(id), { until: (count) => count === 0, schedule: Schedule.spaced("10 millis") })
@@ -100,7 +104,7 @@ layer(application({ web }), { excludeTestServices: true })("The open page of a t
       yield* live.leave
       const lastEventId = live.events().findLast(({ id }) => id !== undefined)?.id ?? ""
       const again = yield* follow(user, `${page}/events`, { lastEventId })
-      yield* eventually(() => again.region("queues") !== "")
+      yield* eventually(() => again.events().some(({ event, id }) => event === "beat" && id === lastEventId))
       yield* capture("b", "Another page")
       yield* again.shows("pages", "Another page")
       assert.lengthOf(again.state.text.match(/event: pages/g) ?? [], 1)
@@ -137,11 +141,109 @@ layer(application({ web }), { excludeTestServices: true })("The open page of a t
   )
 })
 
+layer(application(), { excludeTestServices: true })("Those who look at a trail", (it) => {
+  it.effect("see each other, each user once, until the last of their pages is closed", () =>
+    Effect.gen(function* () {
+      const { live, page, user } = yield* opened
+      const { name: follower } = yield* newUser
+      yield* askAs(user, `${page}/followers`, form({ follower }))
+      yield* live.shows("viewers", "Only you are looking at this.")
+      const theirs = yield* follow(follower, `${page}/events`)
+      const again = yield* follow(follower, `${page}/events`)
+      yield* theirs.shows("viewers", `with you: ${user}.`)
+      yield* live.shows("viewers", `with you: ${follower}.`)
+      assert.include((yield* askAs(user, page)).text, `with you: ${follower}.`)
+      yield* theirs.leave
+      yield* again.shows("viewers", `with you: ${user}.`)
+      // As when a page is loaded again: nobody sees them leave.
+      yield* again.leave
+      const back = yield* follow(follower, `${page}/events`)
+      yield* back.shows("viewers", `with you: ${user}.`)
+      yield* back.leave
+      yield* live.shows("viewers", "Only you are looking at this.")
+      assert.lengthOf(live.state.text.match(/event: viewers/g) ?? [], 3)
+    }).pipe(Effect.scoped)
+  )
+})
+
+layer(application(), { excludeTestServices: true })("Two applications on one database", (it) => {
+  it.effect("tell each other of what has committed, and of nothing else, and the row is there", () =>
+    Effect.gen(function* () {
+      const captures = yield* Captures
+      const other = yield* quietly(start())
+      const { capture, id, page, user } = yield* opened
+      const pubsubs = [other.pubsub, yield* eventsOf]
+      const subscriptions = yield* Effect.forEach(pubsubs, (pubsub) => pubsub.subscribe(TrailTopic(id)))
+      const theirs = yield* follow(user, `${page}/events`, { base: other.url })
+      yield* theirs.shows("pages", "Nothing captured yet")
+      for (const [path, status] of [["a", 201] as const, ["a", 422] as const, ["b", 201] as const]) {
+        assert.strictEqual((yield* capture(path, path)).status, status)
+      }
+      for (const { events } of subscriptions) {
+        const told = yield* events.pipe(
+          Stream.filter(({ _tag }) => _tag === "PageCaptured"),
+          Stream.take(2),
+          Stream.mapEffect((event) =>
+            Effect.map(captures.list(id), (pages) => {
+              const page = event._tag === "PageCaptured" ? event.page : undefined
+              return pages.find(({ id }) => id === page)?.title
+            })
+          ),
+          Stream.runCollect
+        )
+        assert.deepStrictEqual(told, ["a", "b"])
+      }
+      yield* theirs.shows("pages", `${url}b`)
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("forget what they remember of a trail that the other one changes", () =>
+    Effect.gen(function* () {
+      const other = yield* quietly(start())
+      const { api, user } = yield* newTrail
+      const status = (base: string) =>
+        Effect.map(
+          send(`${base}${api}`, { headers: { "x-user": user } }),
+          (response) => (response.json() as { readonly status: string }).status
+        )
+      assert.strictEqual(yield* status(other.url), "active")
+      yield* askAs(user, `${api}/pause`, { method: "POST" })
+      // Much sooner than the five seconds for which it would be remembered.
+      const [took] = yield* Effect.timed(
+        Effect.repeat(status(other.url), {
+          until: (now) => now === "paused",
+          schedule: Schedule.spaced("10 millis")
+        })
+      )
+      assert.isBelow(Duration.toMillis(took), 2000)
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("see each other's viewers, and those leave with their application", () =>
+    Effect.gen(function* () {
+      const { live, page, user } = yield* opened
+      const { name: follower } = yield* newUser
+      yield* askAs(user, `${page}/followers`, form({ follower }))
+      const scope = yield* Scope.make()
+      const other = yield* Scope.provide(quietly(start()), scope)
+      const theirs = yield* follow(follower, `${page}/events`, { base: other.url })
+      const mine = yield* follow(user, `${page}/events`, { base: other.url })
+      yield* theirs.shows("viewers", `with you: ${user} (on 2 servers).`)
+      yield* live.shows("viewers", `with you (on 2 servers): ${follower}.`)
+      const [took] = yield* Effect.timed(Scope.close(scope, Exit.void))
+      yield* mine.ended
+      yield* theirs.ended
+      assert.isBelow(Duration.toMillis(took), 3000)
+      yield* live.shows("viewers", "Only you are looking at this.")
+    }).pipe(Effect.scoped)
+  )
+})
+
 layer(application(), { excludeTestServices: true })("The open page of a trail", (it) => {
   it.effect("goes on when what it stands on has crashed", () =>
     Effect.gen(function* () {
       const { capture, live } = yield* opened
-      for (const child of ["database", "trail-cache"]) {
+      for (const child of ["database", "viewers", "trail-cache"]) {
         yield* Tree.kill(`Trails/${child}`)
         yield* Effect.repeat(capture(child, child), {
           until: ({ status }) => status === 201,

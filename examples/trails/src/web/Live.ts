@@ -21,6 +21,7 @@ import * as Problem from "./Problem.ts"
 import { processes } from "./processes.ts"
 import { queues } from "./queues.ts"
 import { trailId } from "./trailId.ts"
+import { Viewing } from "./Viewing.ts"
 
 /**
  * Opened when the server is about to stop. A stream that never ends would keep the server waiting for it until its
@@ -41,6 +42,7 @@ export const layer = (crashable: boolean) =>
       const jobs = yield* Jobs.Jobs
       const trails = yield* LiveTrails
       const followers = yield* Followers
+      const viewing = yield* Viewing
       let open = 0
 
       const counted = Effect.acquireRelease(
@@ -95,7 +97,8 @@ export const layer = (crashable: boolean) =>
             Stream.takeWhileEffect(() => (mine ? Effect.succeed(true) : followers.follows(user.id, id))),
             changes(mine ? ["head", "step", "pages", "followers"] : ["head", "pages"], headers["last-event-id"])
           )
-          return yield* respond(shown, panel(id))
+          const viewers = viewing.join(user, id).pipe(events("viewers"))
+          return yield* respond(shown, [viewers, ...panel(id)])
         })
       )
     })
@@ -114,7 +117,8 @@ const changes =
           const changed = names.filter((name) => shown.regions[name] !== before?.regions[name])
           const last = changed.at(-1)
           const frames = changed.map((name) => frame(name, shown.regions[name], name === last ? shown.id : undefined))
-          return [shown, frames.length === 0 ? [] : [frames.join("")]]
+          // Whoever has it all is told so.
+          return [shown, [last === undefined ? frame("beat", "", shown.id) : frames.join("")]]
         }
       )
     )

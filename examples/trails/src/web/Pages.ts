@@ -14,11 +14,11 @@ import * as TrailCache from "../TrailCache.ts"
 import { Trails } from "../Trails.ts"
 import * as Body from "./Body.ts"
 import * as CurrentUser from "./CurrentUser.ts"
-import { html } from "./Html.ts"
 import { blankForm, type Form } from "./layout.ts"
 import * as Problem from "./Problem.ts"
 import { make as makeSurroundings, respond, seeOther } from "./Surroundings.ts"
 import { isTrailId, trailId } from "./trailId.ts"
+import { Viewing } from "./Viewing.ts"
 import * as views from "./views.ts"
 
 /** What a trail's page shows besides the trail. */
@@ -38,6 +38,7 @@ export const layer = (crashable: boolean) =>
       const trails = yield* Trails
       const captures = yield* Captures
       const followers = yield* Followers
+      const viewing = yield* Viewing
       const { panel, reader } = yield* makeSurroundings(crashable)
 
       const home = (status: number, form: Form) =>
@@ -64,7 +65,7 @@ export const layer = (crashable: boolean) =>
             pages,
             newest: before === undefined,
             followers: mine ? yield* followers.list(user.id, id) : [],
-            viewers: html``,
+            viewers: yield* viewing.others(user, id),
             notice: answer.notice,
             capture: answer.capture ?? blankForm,
             rename: answer.rename ?? blankForm,

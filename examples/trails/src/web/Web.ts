@@ -10,6 +10,7 @@ import * as Live from "./Live.ts"
 import { LiveTrails } from "./LiveTrails.ts"
 import * as NotificationPages from "./NotificationPages.ts"
 import * as Pages from "./Pages.ts"
+import { Viewing } from "./Viewing.ts"
 
 /** Where the server listens. */
 export interface Options {
@@ -72,7 +73,7 @@ export const layer = ({ host, port }: Options) =>
       )
       return closeFirst.pipe(
         Layer.provideMerge(HttpRouter.serve(routes, { disableLogger: true })),
-        Layer.provide([Live.Closing.layer, LiveTrails.layer]),
+        Layer.provide([Live.Closing.layer, LiveTrails.layer, Viewing.layer]),
         Layer.provideMerge(listening)
       )
     })
