@@ -34,6 +34,8 @@ export default defineConfig({
     globalSetup: ["packages/postgres/src/testing/global-setup.ts"],
     // Tests that start servers and child processes wait as much as they compute, so there are more workers than cores.
     maxWorkers: availableParallelism() + 1,
+    // Tests of a file that wait beside each other have databases of their own, whose connections must be enough for all.
+    maxConcurrency: 3,
     // A limit that only a hang reaches, also on a busy machine.
     testTimeout: 30_000,
     hookTimeout: 60_000,

@@ -74,7 +74,7 @@ const check = Effect.flatMap(
       from jobs.jobs group by 1 order by 1`
 )
 
-describe("the crontab on ten connections", () => {
+describe.concurrent("the crontab on ten connections", () => {
   it.live("makes exactly one job of each instant, whoever is first", () =>
     fresh(
       Effect.gen(function* () {

@@ -1,12 +1,12 @@
 import { Jobs, Migrations } from "@coppice/jobs"
 import { Postgres } from "@coppice/postgres"
-import { assert, describe, layer } from "@effect/vitest"
-import { Deferred, Duration, Effect, Fiber, Layer, References } from "effect"
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Deferred, Duration, Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Claim from "../src/internal/claim.ts"
 import * as Nodes from "../src/internal/nodes.ts"
 import * as Settle from "../src/internal/settle.ts"
-import { liveNode, eventually, now, type Run, task } from "./fixtures/liveNode.ts"
+import { apart, liveNode, eventually, now, type Run, task } from "./fixtures/liveNode.ts"
 import { proxy } from "./fixtures/proxy.ts"
 import { insertOne, Recorder, recorder } from "./fixtures/tables.ts"
 import { inserted } from "./fixtures/engine.ts"
@@ -41,14 +41,12 @@ const ttl = 2_400
 /** For a machine that has other things to do. */
 const slack = 1_500
 
-/** Outages are what these tests make; what is said of them is theirs to know. */
-const quietly = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.scoped(Effect.provideService(effect, References.MinimumLogLevel, "None"))
+const quietly = apart(Database)
 
-layer(Database, { excludeTestServices: true })("leases", (it) => {
+describe.concurrent("leases", () => {
   describe("a node that cannot reach the database", () => {
     for (const mode of ["silent", "closed"] as const) {
-      it.effect(`gives up before others take over, and comes back as another (${mode})`, () =>
+      it.live(`gives up before others take over, and comes back as another (${mode})`, () =>
         quietly(
           Effect.gen(function* () {
             const { enqueue, jobs, runs, server, sql } = yield* empty
@@ -94,7 +92,7 @@ layer(Database, { excludeTestServices: true })("leases", (it) => {
       )
     }
 
-    it.effect("for a moment loses nothing, and neither does anybody when nobody could", () =>
+    it.live("for a moment loses nothing, and neither does anybody when nobody could", () =>
       quietly(
         Effect.gen(function* () {
           const { enqueue, jobs, runs, server } = yield* empty
@@ -131,7 +129,7 @@ layer(Database, { excludeTestServices: true })("leases", (it) => {
     )
   })
 
-  it.effect("a node whose row was deleted gives up its jobs, and they run again under its new id", () =>
+  it.live("a node whose row was deleted gives up its jobs, and they run again under its new id", () =>
     quietly(
       Effect.gen(function* () {
         const { enqueue, jobs, runs, server, sql } = yield* empty
@@ -156,7 +154,7 @@ layer(Database, { excludeTestServices: true })("leases", (it) => {
     )
   )
 
-  it.effect("a job that was claimed without an answer comes back with its attempt", () =>
+  it.live("a job that was claimed without an answer comes back with its attempt", () =>
     quietly(
       Effect.gen(function* () {
         const { enqueue, jobs, runs, server, sql } = yield* empty
@@ -171,7 +169,7 @@ layer(Database, { excludeTestServices: true })("leases", (it) => {
     )
   )
 
-  it.effect("a rescue that has to wait does not keep the node from saying that it lives", () =>
+  it.live("a rescue that has to wait does not keep the node from saying that it lives", () =>
     quietly(
       Effect.gen(function* () {
         const { enqueue, runs, server, sql } = yield* empty
@@ -201,136 +199,134 @@ layer(Database, { excludeTestServices: true })("leases", (it) => {
       })
     )
   )
+})
 
-  // ------------------------------------------------------------------------------------------------------------------
+const statements = Effect.gen(function* () {
+  const { sql } = yield* empty
+  const { client } = yield* Recorder
+  const nodes = Nodes.make(client.database, Nodes.lease(Duration.seconds(30)), 3)
+  const claim = Claim.make(client.database)
+  const settle = Settle.make(client.database)
+  /** Nobody has heard of a node for a minute. */
+  const kill = (id: string) =>
+    sql`update jobs.nodes set heartbeat_at = statement_timestamp() - interval '1 minute' where id = ${id}::uuid`
+  return {
+    sql,
+    nodes,
+    settle,
+    kill,
+    claim: (node: string) => claim("default", 10, node, new Claim.Marks().after(true), [])
+  }
+})
 
-  const statements = Effect.gen(function* () {
-    const { sql } = yield* empty
-    const { client } = yield* Recorder
-    const nodes = Nodes.make(client.database, Nodes.lease(Duration.seconds(30)), 3)
-    const claim = Claim.make(client.database)
-    const settle = Settle.make(client.database)
-    /** Nobody has heard of a node for a minute. */
-    const kill = (id: string) =>
-      sql`update jobs.nodes set heartbeat_at = statement_timestamp() - interval '1 minute' where id = ${id}::uuid`
-    return {
-      sql,
-      nodes,
-      settle,
-      kill,
-      claim: (node: string) => claim("default", 10, node, new Claim.Marks().after(true), [])
-    }
-  })
-
-  describe("the statements", () => {
-    it.effect("a poison job is discarded after three nodes, and each loss is told", () =>
-      Effect.gen(function* () {
-        const { claim, kill, nodes, sql } = yield* statements
-        const jobs = yield* Jobs.Jobs
-        const me = yield* nodes.register("me")
-        const id = yield* insertOne({ worker: "Poison" })
-        const ends: Array<string> = []
-        for (const name of ["a", "b", "c"]) {
-          const node = yield* nodes.register(name)
-          yield* sql`update jobs.jobs set state = 'available' where state = 'retryable'`
-          assert.lengthOf(yield* claim(node), 1)
-          assert.deepStrictEqual(yield* nodes.rescue(me, true), [])
-          yield* kill(node)
-          ends.push(...(yield* nodes.rescue(me, true)).map(({ state }) => state))
-          assert.deepStrictEqual(yield* nodes.rescue(me, true), [])
-        }
-        assert.deepStrictEqual(ends, ["available", "retryable", "discarded"])
-        // The number of a row that was inserted is an id.
-        const job = yield* jobs.get(id as Parameters<typeof jobs.get>[0])
-        assert.deepInclude(job, { state: "discarded", rescues: 3, attempt: 3, lease: 6 })
-        assert.deepStrictEqual(
-          job.errors.map(({ attempt, kind, node }) => [attempt, kind, node]),
-          [
-            [1, "node lost", "a"],
-            [2, "node lost", "b"],
-            [3, "node lost", "c"]
-          ]
-        )
-      })
-    )
-
-    it.effect("a node that was not heard of itself takes nothing from others", () =>
-      Effect.gen(function* () {
-        const { claim, kill, nodes } = yield* statements
-        const [me, other] = [yield* nodes.register("me"), yield* nodes.register("other")]
-        yield* insertOne({ worker: "Task" })
-        yield* claim(other)
-        // As after a time in which the server stood still.
-        yield* kill(me)
-        yield* kill(other)
+layer(Database, { excludeTestServices: true })("the statements", (it) => {
+  it.effect("a poison job is discarded after three nodes, and each loss is told", () =>
+    Effect.gen(function* () {
+      const { claim, kill, nodes, sql } = yield* statements
+      const jobs = yield* Jobs.Jobs
+      const me = yield* nodes.register("me")
+      const id = yield* insertOne({ worker: "Poison" })
+      const ends: Array<string> = []
+      for (const name of ["a", "b", "c"]) {
+        const node = yield* nodes.register(name)
+        yield* sql`update jobs.jobs set state = 'available' where state = 'retryable'`
+        assert.lengthOf(yield* claim(node), 1)
         assert.deepStrictEqual(yield* nodes.rescue(me, true), [])
-        // Nor is it dead itself: nobody has said so.
-        assert.isTrue((yield* nodes.beat(me, [], [])).registered)
-      })
-    )
+        yield* kill(node)
+        ends.push(...(yield* nodes.rescue(me, true)).map(({ state }) => state))
+        assert.deepStrictEqual(yield* nodes.rescue(me, true), [])
+      }
+      assert.deepStrictEqual(ends, ["available", "retryable", "discarded"])
+      // The number of a row that was inserted is an id.
+      const job = yield* jobs.get(id as Parameters<typeof jobs.get>[0])
+      assert.deepInclude(job, { state: "discarded", rescues: 3, attempt: 3, lease: 6 })
+      assert.deepStrictEqual(
+        job.errors.map(({ attempt, kind, node }) => [attempt, kind, node]),
+        [
+          [1, "node lost", "a"],
+          [2, "node lost", "b"],
+          [3, "node lost", "c"]
+        ]
+      )
+    })
+  )
 
-    it.effect("a zombie's settle is refused, many times over", () =>
-      Effect.gen(function* () {
-        const { claim, kill, nodes, settle, sql } = yield* statements
-        const me = yield* nodes.register("me")
-        for (let round = 0; round < 20; round++) {
-          const zombie = yield* nodes.register("zombie")
+  it.effect("a node that was not heard of itself takes nothing from others", () =>
+    Effect.gen(function* () {
+      const { claim, kill, nodes } = yield* statements
+      const [me, other] = [yield* nodes.register("me"), yield* nodes.register("other")]
+      yield* insertOne({ worker: "Task" })
+      yield* claim(other)
+      // As after a time in which the server stood still.
+      yield* kill(me)
+      yield* kill(other)
+      assert.deepStrictEqual(yield* nodes.rescue(me, true), [])
+      // Nor is it dead itself: nobody has said so.
+      assert.isTrue((yield* nodes.beat(me, [], [])).registered)
+    })
+  )
+
+  it.effect("a zombie's settle is refused, many times over", () =>
+    Effect.gen(function* () {
+      const { claim, kill, nodes, settle, sql } = yield* statements
+      const me = yield* nodes.register("me")
+      for (let round = 0; round < 20; round++) {
+        const zombie = yield* nodes.register("zombie")
+        const id = yield* insertOne({ worker: "Task" })
+        const [first] = yield* claim(zombie)
+        yield* kill(zombie)
+        yield* nodes.rescue(me, true)
+        const lease = first?.lease ?? 0
+        // Before and after somebody else has it.
+        for (let when = 0; when < 2; when++) {
+          assert.deepStrictEqual(yield* settle.complete([id], [lease], false), [])
+          assert.deepStrictEqual(yield* settle.settle([{ id, lease, to: "discarded" }]), [])
+          assert.deepStrictEqual((yield* nodes.beat(me, [id], [lease])).lost, [id])
+          if (when === 0) assert.lengthOf(yield* claim(me), 1)
+        }
+        assert.deepStrictEqual(yield* settle.complete([id], [lease + 2], false), [id])
+        yield* sql`delete from jobs.jobs_history`
+      }
+    })
+  )
+
+  it.effect("of a rescue and a settle at the same time one happens, whichever comes first", () =>
+    Effect.gen(function* () {
+      const { claim, kill, nodes, settle, sql } = yield* statements
+      const me = yield* nodes.register("me")
+      for (let round = 0; round < 10; round++) {
+        for (const order of ["rescue first", "settle first"] as const) {
+          const node = yield* nodes.register("other")
           const id = yield* insertOne({ worker: "Task" })
-          const [first] = yield* claim(zombie)
-          yield* kill(zombie)
-          yield* nodes.rescue(me, true)
-          const lease = first?.lease ?? 0
-          // Before and after somebody else has it.
-          for (let when = 0; when < 2; when++) {
-            assert.deepStrictEqual(yield* settle.complete([id], [lease], false), [])
-            assert.deepStrictEqual(yield* settle.settle([{ id, lease, to: "discarded" }]), [])
-            assert.deepStrictEqual((yield* nodes.beat(me, [id], [lease])).lost, [id])
-            if (when === 0) assert.lengthOf(yield* claim(me), 1)
-          }
-          assert.deepStrictEqual(yield* settle.complete([id], [lease + 2], false), [id])
-          yield* sql`delete from jobs.jobs_history`
-        }
-      })
-    )
-
-    it.effect("of a rescue and a settle at the same time one happens, whichever comes first", () =>
-      Effect.gen(function* () {
-        const { claim, kill, nodes, settle, sql } = yield* statements
-        const me = yield* nodes.register("me")
-        for (let round = 0; round < 10; round++) {
-          for (const order of ["rescue first", "settle first"] as const) {
-            const node = yield* nodes.register("other")
-            const id = yield* insertOne({ worker: "Task" })
-            const [row] = yield* claim(node)
-            yield* kill(node)
-            const rescue = Effect.map(nodes.rescue(me, true), (rescued) => rescued.length)
-            const complete = Effect.map(settle.complete([id], [row?.lease ?? 0], false), (ids) => ids.length)
-            const [first, second] = order === "rescue first" ? [rescue, complete] : [complete, rescue]
-            const done = yield* Deferred.make<void>()
-            const go = yield* Deferred.make<void>()
-            const one = yield* Effect.forkChild(
-              sql.withTransaction(
-                Effect.tap(first, () => Effect.andThen(Deferred.succeed(done, undefined), Deferred.await(go)))
-              )
+          const [row] = yield* claim(node)
+          yield* kill(node)
+          const rescue = Effect.map(nodes.rescue(me, true), (rescued) => rescued.length)
+          const complete = Effect.map(settle.complete([id], [row?.lease ?? 0], false), (ids) => ids.length)
+          const [first, second] = order === "rescue first" ? [rescue, complete] : [complete, rescue]
+          const done = yield* Deferred.make<void>()
+          const go = yield* Deferred.make<void>()
+          const one = yield* Effect.forkChild(
+            sql.withTransaction(
+              Effect.tap(first, () => Effect.andThen(Deferred.succeed(done, undefined), Deferred.await(go)))
             )
-            yield* Deferred.await(done)
-            const two = yield* Effect.forkChild(second)
-            // A rescue does not wait; a settle does.
-            if (order === "rescue first") {
-              yield* eventually(
-                "the settle waits",
-                sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
-                (rows) => rows.length === 1
-              )
-            } else yield* Fiber.await(two)
-            yield* Deferred.succeed(go, undefined)
-            assert.deepStrictEqual([yield* Fiber.join(one), yield* Fiber.join(two)], [1, 0])
-            const [left] = yield* sql`select count(*)::int4 as n from jobs.jobs`
-            assert.deepStrictEqual(left, { n: order === "rescue first" ? 1 : 0 })
-            yield* sql`delete from jobs.jobs`
-          }
+          )
+          yield* Deferred.await(done)
+          const two = yield* Effect.forkChild(second)
+          // A rescue does not wait; a settle does.
+          if (order === "rescue first") {
+            yield* eventually(
+              "the settle waits",
+              sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+              (rows) => rows.length === 1
+            )
+          } else yield* Fiber.await(two)
+          yield* Deferred.succeed(go, undefined)
+          assert.deepStrictEqual([yield* Fiber.join(one), yield* Fiber.join(two)], [1, 0])
+          const [left] = yield* sql`select count(*)::int4 as n from jobs.jobs`
+          assert.deepStrictEqual(left, { n: order === "rescue first" ? 1 : 0 })
+          yield* sql`delete from jobs.jobs`
         }
-      })
-    )
-  })
+      }
+    })
+  )
 })

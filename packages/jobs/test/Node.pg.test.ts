@@ -1,11 +1,11 @@
-import { assert, describe, layer } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import { type Job, Jobs, Migrations } from "@coppice/jobs"
 import { Postgres } from "@coppice/postgres"
 import { Tree } from "@coppice/supervision"
-import { Duration, Effect, Layer, References, Stream } from "effect"
+import { Duration, Effect, Layer, Stream } from "effect"
 import type { JobEvent } from "../src/JobEvent.ts"
 import { inserted } from "./fixtures/engine.ts"
-import { eventually, liveNode, type Run, task } from "./fixtures/liveNode.ts"
+import { apart, eventually, liveNode, type Run, task } from "./fixtures/liveNode.ts"
 import { clear, whileOpen } from "./fixtures/races.ts"
 
 const Database = Jobs.layerClient.pipe(
@@ -46,7 +46,7 @@ const setUp = Effect.gen(function* () {
 
 /** A tree of its own, without the noise of what is killed. */
 const alone = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.scoped(effect).pipe(Effect.provide(Tree.layer), Effect.provideService(References.MinimumLogLevel, "None"))
+  Effect.scoped(effect).pipe(Effect.provide(Tree.layer), apart(Database))
 
 /** For what must not happen, as long as it takes elsewhere many times over. */
 const aWhile = Effect.sleep("200 millis")
@@ -54,9 +54,9 @@ const aWhile = Effect.sleep("200 millis")
 const tagged = (events: ReadonlyArray<JobEvent>, ...tags: ReadonlyArray<string>) =>
   events.filter(({ _tag }) => tags.includes(_tag))
 
-layer(Database, { excludeTestServices: true })("a node", (it) => {
+describe.concurrent("a node", () => {
   describe("that starts later", () => {
-    it.effect("does as it was said of its queues before", () =>
+    it.live("does as it was said of its queues before", () =>
       alone(
         Effect.gen(function* () {
           const { at, begun, enqueue, jobs, start } = yield* setUp
@@ -96,7 +96,7 @@ layer(Database, { excludeTestServices: true })("a node", (it) => {
       )
     )
 
-    it.effect("starts nothing of queues that were paused before, at no time", () =>
+    it.live("starts nothing of queues that were paused before, at no time", () =>
       alone(
         Effect.gen(function* () {
           const { jobs, runs, start } = yield* setUp
@@ -114,7 +114,7 @@ layer(Database, { excludeTestServices: true })("a node", (it) => {
       )
     )
 
-    it.effect("under a name that was paused stays paused, while others go on", () =>
+    it.live("under a name that was paused stays paused, while others go on", () =>
       alone(
         Effect.gen(function* () {
           const { begun, enqueue, jobs, runs, start } = yield* setUp
@@ -151,7 +151,7 @@ layer(Database, { excludeTestServices: true })("a node", (it) => {
   describe("of which a loop is killed", () => {
     const loops = ["heartbeat", "rescuer", "settler", "notifier", "listener", "poll", "maintenance", "cron"]
 
-    it.effect("goes on: what runs ends once, and new jobs run, whichever loop it is", () =>
+    it.live("goes on: what runs ends once, and new jobs run, whichever loop it is", () =>
       alone(
         Effect.gen(function* () {
           const { at, completed, enqueue, jobs, runs, sql, start } = yield* setUp
@@ -201,7 +201,7 @@ layer(Database, { excludeTestServices: true })("a node", (it) => {
       )
     )
 
-    it.effect("writes what had ended and was not written yet", () =>
+    it.live("writes what had ended and was not written yet", () =>
       alone(
         Effect.gen(function* () {
           const { begun, completed, enqueue, jobs, runs, sql, start } = yield* setUp
@@ -228,7 +228,7 @@ layer(Database, { excludeTestServices: true })("a node", (it) => {
       )
     )
 
-    it.effect("keeps its leases beyond the time that they last, and others are still told of new jobs", () =>
+    it.live("keeps its leases beyond the time that they last, and others are still told of new jobs", () =>
       alone(
         Effect.gen(function* () {
           const { completed, enqueue, runs, start } = yield* setUp
@@ -259,7 +259,7 @@ layer(Database, { excludeTestServices: true })("a node", (it) => {
   })
 
   describe("tells", () => {
-    it.effect("of a rescue when it is committed, not before", () =>
+    it.live("of a rescue when it is committed, not before", () =>
       alone(
         Effect.gen(function* () {
           const { completed, sql, start } = yield* setUp
@@ -317,7 +317,7 @@ layer(Database, { excludeTestServices: true })("a node", (it) => {
       )
     )
 
-    it.effect("of a lost lease when the loss is committed, not before, and not when it rolls back", () =>
+    it.live("of a lost lease when the loss is committed, not before, and not when it rolls back", () =>
       alone(
         Effect.gen(function* () {
           const { begun, enqueue, runs, sql, start } = yield* setUp
@@ -356,7 +356,7 @@ layer(Database, { excludeTestServices: true })("a node", (it) => {
       )
     )
 
-    it.effect("how it is told of new jobs, and whether it lives", () =>
+    it.live("how it is told of new jobs, and whether it lives", () =>
       alone(
         Effect.gen(function* () {
           const { jobs, sql, start } = yield* setUp

@@ -1,10 +1,10 @@
 import { Jobs, Migrations } from "@coppice/jobs"
 import { Postgres } from "@coppice/postgres"
-import { assert, layer } from "@effect/vitest"
-import { Effect, Layer, Redacted, References } from "effect"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import { inserted } from "./fixtures/engine.ts"
-import { eventually, liveNode, now, type Run, Task, task } from "./fixtures/liveNode.ts"
+import { apart, eventually, liveNode, now, type Run, Task, task } from "./fixtures/liveNode.ts"
 import { node } from "./fixtures/processes.ts"
 import { proxy } from "./fixtures/proxy.ts"
 
@@ -38,11 +38,10 @@ const empty = Effect.gen(function* () {
   }
 })
 
-const quietly = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.scoped(Effect.provideService(effect, References.MinimumLogLevel, "None"))
+const quietly = apart(Database)
 
-layer(Database, { excludeTestServices: true })("the end of a node", (it) => {
-  it.effect("lets handlers finish within the grace, interrupts the others, and gives them back as they were", () =>
+describe.concurrent("the end of a node", () => {
+  it.live("lets handlers finish within the grace, interrupts the others, and gives them back as they were", () =>
     quietly(
       Effect.gen(function* () {
         const { enqueue, jobs, runs, server, sql } = yield* empty
@@ -79,7 +78,7 @@ layer(Database, { excludeTestServices: true })("the end of a node", (it) => {
     )
   )
 
-  it.effect("under load leaves nothing executing, many times over", () =>
+  it.live("under load leaves nothing executing, many times over", () =>
     quietly(
       Effect.gen(function* () {
         const { counts, jobs, runs, server } = yield* empty
@@ -105,7 +104,7 @@ layer(Database, { excludeTestServices: true })("the end of a node", (it) => {
     )
   )
 
-  it.effect("by SIGTERM leaves nothing executing and loses nothing", () =>
+  it.live("by SIGTERM leaves nothing executing and loses nothing", () =>
     quietly(
       Effect.gen(function* () {
         const { counts, jobs, server, sql } = yield* empty
@@ -132,7 +131,7 @@ layer(Database, { excludeTestServices: true })("the end of a node", (it) => {
     )
   )
 
-  it.effect("does not wait for a handler that does not end, and leaves its job to others", () =>
+  it.live("does not wait for a handler that does not end, and leaves its job to others", () =>
     quietly(
       Effect.gen(function* () {
         const { jobs, runs, server } = yield* empty
@@ -160,7 +159,7 @@ layer(Database, { excludeTestServices: true })("the end of a node", (it) => {
   )
 
   for (const mode of ["silent", "closed"] as const) {
-    it.effect(`ends although the database is away (${mode})`, () =>
+    it.live(`ends although the database is away (${mode})`, () =>
       quietly(
         Effect.gen(function* () {
           const { enqueue, jobs, runs, server } = yield* empty

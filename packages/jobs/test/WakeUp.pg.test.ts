@@ -1,10 +1,10 @@
 import { Jobs, Migrations } from "@coppice/jobs"
 import { Postgres } from "@coppice/postgres"
-import { assert, layer } from "@effect/vitest"
-import { Effect, Layer, References } from "effect"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { inserted } from "./fixtures/engine.ts"
-import { eventually, liveNode, now, type Run, task } from "./fixtures/liveNode.ts"
+import { apart, eventually, liveNode, now, type Run, task } from "./fixtures/liveNode.ts"
 import { proxy } from "./fixtures/proxy.ts"
 
 const Database = Jobs.layerClient.pipe(
@@ -34,16 +34,15 @@ const empty = Effect.gen(function* () {
   return { sql, jobs, server, runs, enqueue, started }
 })
 
-const quietly = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.scoped(Effect.provideService(effect, References.MinimumLogLevel, "None"))
+const quietly = apart(Database)
 
 /** Longer than anything here takes, so that nothing is found by polling unless it is what a test is about. */
 const never = { pollInterval: "1 minute", lease: "30 seconds" } as const
 
 const middle = (values: ReadonlyArray<number>) => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Infinity
 
-layer(Database, { excludeTestServices: true })("a new job", (it) => {
-  it.effect("is started at once by a node that listens, and not before its transaction commits", () =>
+describe.concurrent("a new job", () => {
+  it.live("is started at once by a node that listens, and not before its transaction commits", () =>
     quietly(
       Effect.gen(function* () {
         const { enqueue, runs, server, sql, started } = yield* empty
@@ -73,7 +72,7 @@ layer(Database, { excludeTestServices: true })("a new job", (it) => {
     )
   )
 
-  it.effect("that is scheduled starts within milliseconds of its time, also when that is soon", () =>
+  it.live("that is scheduled starts within milliseconds of its time, also when that is soon", () =>
     quietly(
       Effect.gen(function* () {
         const { enqueue, runs, server, started } = yield* empty
@@ -93,7 +92,7 @@ layer(Database, { excludeTestServices: true })("a new job", (it) => {
     )
   )
 
-  it.effect("is found by polling when the listener is killed, and the listener comes back", () =>
+  it.live("is found by polling when the listener is killed, and the listener comes back", () =>
     quietly(
       Effect.gen(function* () {
         const { enqueue, runs, server, sql, started } = yield* empty
@@ -116,7 +115,7 @@ layer(Database, { excludeTestServices: true })("a new job", (it) => {
     )
   )
 
-  it.effect("is found by polling behind a pooler that forgets LISTEN, and the status says so", () =>
+  it.live("is found by polling behind a pooler that forgets LISTEN, and the status says so", () =>
     quietly(
       Effect.gen(function* () {
         const { enqueue, runs, server, started } = yield* empty
@@ -132,7 +131,7 @@ layer(Database, { excludeTestServices: true })("a new job", (it) => {
     )
   )
 
-  it.effect("is found by all nodes of a queue, each of which takes what it has room for", () =>
+  it.live("is found by all nodes of a queue, each of which takes what it has room for", () =>
     quietly(
       Effect.gen(function* () {
         const { jobs, runs, server } = yield* empty
