@@ -137,6 +137,7 @@ describe("a subscription that takes what comes", () => {
       const { fiber } = yield* taking(subscription)
       yield* broadcast(upTo(50))
       yield* Fiber.interrupt(fiber)
+      yield* Effect.yieldNow
       yield* broadcast(upTo(45))
       assert.deepStrictEqual(yield* waiting(subscription), [-45, 45, 46, 47, 48, 49, ...upTo(45)])
       yield* broadcast(upTo(45))
