@@ -4,12 +4,20 @@
  *
  * More events, or fewer idle subscriptions: `npm run bench -- pubsub --set deliveries=10000000 --set idle=100000`.
  */
-import { Deferred, Effect, Scope } from "effect"
+import { Deferred, Effect, References, Scope } from "effect"
 import { bytesPerUnit, type Case, type Contender, type Figure, perSecond, size, type Suite } from "../Bench.ts"
+import { fresh } from "../jobs/Database.ts"
+import type { Implementation, Place, SignalQueue } from "../jobs/Implementation.ts"
+import { latencies, medianAndTail, spaced, steady } from "../jobs/Measure.ts"
+import { notify, notifyQuickly } from "../jobs/Notify.ts"
+import * as Producer from "../jobs/Producer.ts"
+import { servers, shared } from "../jobs/Servers.ts"
 import type { Bus, StreamTopic, Topic } from "../pubsub/Bus.ts"
 import { coppice } from "../pubsub/Coppice.ts"
 import { effectPubSub } from "../pubsub/EffectPubSub.ts"
 import { emitter } from "../pubsub/Emitter.ts"
+import { broadcasting, coppicePubSub } from "../pubsub/Postgres.ts"
+import { notifying, quiet, type Writes, writers } from "../pubsub/Writes.ts"
 
 /** A measurement of any implementation; the scope ends with the sample. */
 type Sample<Of> = (bus: Bus<Of>) => Effect.Effect<number, never, Scope.Scope>
@@ -59,6 +67,69 @@ const idle: Sample<Topic> = Effect.fnUntraced(function* (bus) {
   )
 })
 
+/** A measurement across threads, on a database of its own; the scope ends with the sample. */
+type Across<Of> = (
+  implementation: Implementation<Of>,
+  place: Place
+) => Effect.Effect<ReadonlyArray<number>, never, Scope.Scope>
+
+/** From a broadcast in one thread until it is received in another. */
+const latency: Across<SignalQueue> = Effect.fnUntraced(function* (implementation, place) {
+  const follow = yield* latencies(implementation, place, yield* implementation.open(place))
+  const idle = yield* follow(spaced(yield* size("idleEvents")))
+  const busy = yield* follow(steady(yield* size("rate"), yield* size("steady")))
+  return [...medianAndTail(idle), ...medianAndTail(busy)]
+})
+
+/** Events per second from one thread to another, broadcast as fast as that goes. */
+const sustained: Across<SignalQueue> = Effect.fnUntraced(function* (implementation, place) {
+  const producer = yield* Producer.make(implementation, place)
+  const queue = yield* implementation.open(place)
+  let complete = Deferred.makeUnsafe<void>()
+  let from = 0
+  let next = 0
+  let end = 0
+  yield* queue.work((event) => {
+    if (event !== next) Deferred.doneUnsafe(complete, Effect.die(new Error(`${event} came for ${next}`)))
+    if (++next !== end) return
+    Deferred.doneUnsafe(complete, Effect.void)
+  })
+  const send = Effect.fnUntraced(function* (count: number) {
+    from = next
+    end = next + count
+    complete = Deferred.makeUnsafe()
+    const [times] = yield* Effect.all(
+      [
+        producer.enqueue({ from, at: Array.from({ length: count }, () => 0) }),
+        Effect.map(Deferred.await(complete), Producer.now)
+      ],
+      { concurrency: "unbounded" }
+    )
+    return times[0] ?? Number.NaN
+  })
+  yield* send(5_000)
+  const events = yield* size("sustained")
+  const begin = yield* send(events)
+  return [(events * 1_000) / (Producer.now() - begin)]
+})
+
+/** Transactions per second of writers that each begin one when their last has committed. */
+const writes: Across<Writes> = Effect.fnUntraced(function* (implementation, place) {
+  const { settled, write } = yield* implementation.open(place)
+  const work = (count: number) =>
+    Effect.andThen(
+      Effect.forEach(
+        Array.from({ length: count }, (_, n) => n),
+        write,
+        { concurrency: writers, discard: true }
+      ),
+      settled
+    )
+  const count = yield* size("writes")
+  yield* work(count / 4)
+  return [yield* perSecond(count, work(count))]
+})
+
 const one = <Of>(bus: Bus<Of>): Effect.Effect<Of, never, Scope.Scope> =>
   Effect.flatMap(bus.topics(1), ([topic]) =>
     topic === undefined ? Effect.die(new Error(`${bus.name} has no topic`)) : Effect.succeed(topic)
@@ -73,10 +144,35 @@ const compare = <Of>(
   return { ...figure, subject: contender(subject), baselines: baselines.map(contender) }
 }
 
-const rate = (name: string, unit: string, target: number | null): Figure => ({
+/** The figures of one sample, the first of which names the case. */
+const across = <Of>(
+  sample: Across<Of>,
+  [first, ...also]: readonly [Figure, ...ReadonlyArray<Figure>],
+  [subject, ...baselines]: readonly [Implementation<Of>, ...ReadonlyArray<Implementation<Of>>]
+): Case => {
+  const contender = (implementation: Implementation<Of>): Contender => ({
+    name: implementation.name,
+    sample: Effect.scoped(
+      Effect.gen(function* () {
+        const { postgres, redis } = yield* servers
+        return yield* sample(implementation, { database: yield* fresh(postgres), redis })
+      })
+    ).pipe(Effect.provideService(References.MinimumLogLevel, "Warn"))
+  })
+  return { ...first, also, isolated: true, subject: contender(subject), baselines: baselines.map(contender), rounds: 3 }
+}
+
+const rate = (
+  name: string,
+  unit: string,
+  target: number | null,
+  ratios: Readonly<Record<string, number>> = {}
+): Figure => ({ name, unit, higherIsBetter: true, target, ratios })
+
+const millis = (name: string, target: number | null): Figure => ({
   name,
-  unit,
-  higherIsBetter: true,
+  unit: "ms",
+  higherIsBetter: false,
   target
 })
 
@@ -99,7 +195,23 @@ const locally = (subscribers: number, target: number): ReadonlyArray<Case> => {
 export const pubsub: Suite = {
   name: "pubsub",
   rounds: 5,
-  sizes: { deliveries: 2_000_000, subscriptions: 100_000, idle: 1_000_000 },
+  sizes: {
+    deliveries: 2_000_000,
+    subscriptions: 100_000,
+    idle: 1_000_000,
+    idleEvents: 100,
+    rate: 1_000,
+    steady: 3,
+    sustained: 100_000,
+    writes: 10_000
+  },
+  shared,
+  notes: [
+    "Between threads: one PostgreSQL with fsync, full_page_writes and synchronous_commit on; a fresh database and process per sample.",
+    [coppicePubSub, notify, notifyQuickly, broadcasting, quiet, notifying]
+      .map(({ configuration, name }) => `- ${name}: ${configuration}`)
+      .join("\n")
+  ],
   cases: [
     ...locally(1, 2_000_000),
     ...locally(100, 10_000_000),
@@ -113,6 +225,26 @@ export const pubsub: Suite = {
       { name: "idle subscription, heap", unit: "bytes", higherIsBetter: false, target: 1_000, isolated: true },
       idle,
       [coppice, effectPubSub, emitter]
+    ),
+    across(
+      latency,
+      [
+        millis("to another thread, idle, median", 3),
+        millis("to another thread, idle, p99", null),
+        millis("to another thread, steady, median", 3),
+        millis("to another thread, steady, p99", null)
+      ],
+      [coppicePubSub, notify, notifyQuickly]
+    ),
+    across(
+      sustained,
+      [rate("to another thread, sustained", "events/s", null, { [notify.name]: 5, [notifyQuickly.name]: 5 })],
+      [coppicePubSub, notify, notifyQuickly]
+    ),
+    across(
+      writes,
+      [rate("transactions that tell of a row", "times/s", null, { [quiet.name]: 0.8 })],
+      [broadcasting, quiet, notifying]
     )
   ]
 }
