@@ -230,7 +230,7 @@ layer(Database, { excludeTestServices: true })("when the database or the way to 
             refused({ listenUrl: Redacted.make("nonsense") }, /listenUrl is not a URL/),
             refused({ listenUrl: server.url("postgres") }, /the tables are not there/),
             refused({ channel: "a".repeat(64) }, /channel names must not/),
-            refused({ channel: "" }, /channel name/)
+            refused({ channel: "" }, /zero-length/)
           ],
           { concurrency: "unbounded" }
         )
