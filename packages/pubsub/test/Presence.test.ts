@@ -33,9 +33,12 @@ const inScope = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 const collected = <A, E, R>(stream: Stream.Stream<A, E, R>) =>
   Effect.gen(function* () {
     const all: Array<A> = []
-    yield* Effect.forkScoped(Stream.runForEach(stream, (a) => Effect.sync(() => all.push(a))), {
-      startImmediately: true
-    })
+    yield* Effect.forkScoped(
+      Stream.runForEach(stream, (a) => Effect.sync(() => all.push(a))),
+      {
+        startImmediately: true
+      }
+    )
     return all
   })
 

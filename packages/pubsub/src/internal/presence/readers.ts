@@ -31,8 +31,12 @@ abstract class Reader {
     })
   }
 
+  protected abstract readonly hasNews: boolean
+
   /** Resumes in its own turn: whoever makes a change does not run it. */
-  private readonly onNews = (resume: (effect: Effect.Effect<void>) => void): Effect.Effect<void> => {
+  private readonly onNews = (resume: (effect: Effect.Effect<void>) => void): Effect.Effect<void> | void => {
+    // Between looking and waiting the fiber may have yielded to others.
+    if (this.hasNews || this.closed) return resume(Effect.void)
     const wake = () => resume(Effect.yieldNow)
     this.wake = wake
     return Effect.sync(() => {
@@ -66,6 +70,10 @@ export class DiffReader extends Reader {
     this.awaken()
   }
 
+  protected get hasNews(): boolean {
+    return this.diffs.length > 0 || this.sum !== undefined
+  }
+
   readonly pull: Pull.Pull<NonEmptyReadonlyArray<AnyDiff>> = this.next(() => this.take())
 
   private add(sum: Net, diff: AnyDiff): void {
@@ -77,8 +85,10 @@ export class DiffReader extends Reader {
     const { diffs, sum } = this
     this.diffs = []
     this.sum = undefined
-    const all = sum?.diff()
-    if (all !== undefined) return [all]
+    if (sum !== undefined) {
+      const all = sum.diff()
+      return all === undefined ? undefined : [all]
+    }
     const [first, ...rest] = diffs
     return first === undefined ? undefined : [first, ...rest]
   }
@@ -91,6 +101,10 @@ export class ChangeReader extends Reader {
   raise(): void {
     this.changed = true
     this.awaken()
+  }
+
+  protected get hasNews(): boolean {
+    return this.changed
   }
 
   readonly pull: Pull.Pull<true> = this.next(() => {

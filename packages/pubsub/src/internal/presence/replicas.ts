@@ -94,8 +94,8 @@ export class Replicas {
   }
 
   /** This node itself stood still for so long: nobody else is to be taken for down because of that. */
-  forgive(millis: number): void {
-    for (const replica of this.known.values()) replica.heard += millis
+  forgive(millis: number, now: number): void {
+    for (const replica of this.known.values()) replica.heard = Math.min(now, replica.heard + millis)
   }
 
   /** Node, incarnation and clock of all that is known, or of one node. */

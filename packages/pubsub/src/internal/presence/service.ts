@@ -1,6 +1,7 @@
 /** The service behind a presence: a tracker, those who read from it, and what `fetch` adds. */
 import { Effect, Exit, type Pull, type Schema, type Scope, Stream } from "effect"
 import type { NonEmptyReadonlyArray } from "effect/Array"
+import type { Status } from "../../Adapter.ts"
 import { PubSub } from "../../PubSub.ts"
 import { type AnyDiff, type AnyEntry, type AnyPresent, type Item, itemsOf, Net } from "./entry.ts"
 import type { Checked } from "./options.ts"
@@ -57,7 +58,6 @@ export const make = Effect.fnUntraced(function* ({ decodeMeta, fetch, name, opti
   const pubsub = yield* PubSub
   const scope = yield* Effect.scope
   const services = yield* Effect.context<never>()
-  const { node } = pubsub
   const topic = topicOf(name)
   const reports = reportsOf(name, services)
   const fetched = fetch === undefined ? undefined : makeFetched(fetch, options, reports)
@@ -78,6 +78,8 @@ export const make = Effect.fnUntraced(function* ({ decodeMeta, fetch, name, opti
   const replicas = new Replicas(roster, options, decode)
   // A node has thousands of messages waiting only if it stood still: then it asks for what it missed.
   const subscription = yield* pubsub.subscribe(topic, { capacity: 8_192 })
+  // Not before: if PubSub is a process that is just restarting, it has been the former one's until now.
+  const { node } = pubsub
   const parts = { node, topic, pubsub, options, shared, roster, replicas, readers, reports, services }
   const tracker = new Tracker(parts)
 
@@ -152,13 +154,20 @@ export const make = Effect.fnUntraced(function* ({ decodeMeta, fetch, name, opti
     Stream.runForEach(subscription.messages, (message) => Effect.sync(() => tracker.receive(message)))
   )
   yield* Effect.forkScoped(Effect.forever(tracker.turn))
-  yield* Effect.forkScoped(
-    Stream.runForEach(pubsub.statusChanges, (status) =>
-      Effect.sync(() => (status === "disconnected" ? undefined : tracker.mayHaveMissed()))
-    )
-  )
+  yield* Effect.forkScoped(followStatus(pubsub, tracker))
   return service
 })
+
+/** Once the connection is back, others are asked, although the adapter may tell of a gap as well. */
+const followStatus = (pubsub: PubSub["Service"], tracker: Tracker): Effect.Effect<void> => {
+  let before: Status = "solitary"
+  return Stream.runForEach(pubsub.statusChanges, (status) =>
+    Effect.sync(() => {
+      if (before === "disconnected" && status !== "disconnected") tracker.mayHaveMissed()
+      before = status
+    })
+  )
+}
 
 // --------------------------------------------------------------------------------------------------------------------
 // fetching

@@ -209,10 +209,13 @@ export class Tracker implements Teller {
 
   /** Sends what is due, and sleeps until there is more. */
   readonly turn: Effect.Effect<void> = Effect.suspend(() => {
+    // A PubSub that has been restarted is another node, which nothing here has been subscribed to.
+    if (this.parts.pubsub.node !== this.node)
+      return Effect.die(new Error("PubSub has been restarted: so must presence"))
     this.news.closeUnsafe()
     const now = this.now()
     const late = now - this.wakeAt
-    if (late > this.parts.options.periodMillis) this.parts.replicas.forgive(late)
+    if (late > this.parts.options.periodMillis) this.parts.replicas.forgive(late, now)
     const sends = this.due(now)
     return Effect.andThen(
       Effect.all(sends, { discard: true }),
