@@ -147,11 +147,7 @@ export interface Shape {
     topic: DurableTopic<Event>,
     consumer: string
   ) => Effect.Effect<Option.Option<ConsumerState>, SqlError>
-  readonly setPosition: <Event>(
-    topic: DurableTopic<Event>,
-    consumer: string,
-    to: From
-  ) => Effect.Effect<void, SqlError>
+  readonly setPosition: <Event>(topic: DurableTopic<Event>, consumer: string, to: From) => Effect.Effect<void, SqlError>
   readonly deleteConsumer: <Event>(topic: DurableTopic<Event>, consumer: string) => Effect.Effect<boolean, SqlError>
 }
 
@@ -206,9 +202,12 @@ export const make: {
 export interface LayerOptions {
   /** Whether to create or upgrade the tables first. Defaults to `true`. */
   readonly migrate?: boolean | undefined
-  /** How long a reader waits at most if nobody wakes it; 10 ms or more. Defaults to 1 second. */
+  /** How long a reader waits at most if nobody wakes it; 10 ms or more. Defaults to 1 second, on Effect's clock to 1 hour. */
   readonly pollInterval?: Duration.Input | undefined
-  /** How often events are removed that are too old; 10 ms or more. Defaults to 1 minute. */
+  /**
+   * How often events are removed that are too old; 10 ms or more. Defaults to 1 minute, on Effect's clock (`TimeSource`) to
+   * 1 hour.
+   */
   readonly pruneInterval?: Duration.Input | undefined
 }
 
@@ -265,9 +264,7 @@ export const events = <Event>(
       case "Undecodable":
         return Effect.fail(message.error)
       case "Pruned":
-        return Effect.fail(
-          new EventsPruned({ topic: topic.topic.id, after: message.after, until: message.until })
-        )
+        return Effect.fail(new EventsPruned({ topic: topic.topic.id, after: message.after, until: message.until }))
     }
   })
 

@@ -2,7 +2,22 @@ import { Postgres } from "@coppice/postgres"
 import { DurableTopic, Migrations, PubSub } from "@coppice/pubsub"
 import { PgClient } from "@effect/sql-pg"
 import { assert, describe, layer } from "@effect/vitest"
-import { Clock, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Random, References, Schema, Scope, Stream } from "effect"
+import {
+  Clock,
+  Context,
+  Deferred,
+  type Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Random,
+  References,
+  Schema,
+  Scope,
+  Stream
+} from "effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import { SqlClient } from "effect/sql"
 
@@ -14,15 +29,13 @@ const Database = Postgres.layerTestDatabase({
 })
 
 /** A node with connections of its own, which hears of others by polling only. */
-const startNode = Effect.fnUntraced(function* (options: { readonly connections?: number } = {}) {
+const startNode = Effect.fnUntraced(function* (pollInterval: Duration.Input = "20 millis") {
   const server = yield* Postgres.Server
   const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
   const services = yield* Layer.buildWithScope(
-    Layer.fresh(DurableTopic.layer({ pollInterval: "20 millis", migrate: false })).pipe(
+    Layer.fresh(DurableTopic.layer({ pollInterval, migrate: false })).pipe(
       Layer.provideMerge(Layer.fresh(PubSub.layerLocal)),
-      Layer.provideMerge(
-        Layer.fresh(PgClient.layerFrom(PgClient.make({ url: server.url(), maxConnections: options.connections ?? 8 })))
-      ),
+      Layer.provideMerge(Layer.fresh(PgClient.layerFrom(PgClient.make({ url: server.url(), maxConnections: 8 })))),
       Layer.provide(Reactivity.layer)
     ),
     scope
@@ -43,7 +56,12 @@ const setUp = Effect.gen(function* () {
 })
 
 /** Waits, in real time, until something is so. */
-const eventually = <A, E, R>(what: string, look: Effect.Effect<A, E, R>, good: (answer: A) => boolean, within = 10_000) =>
+const eventually = <A, E, R>(
+  what: string,
+  look: Effect.Effect<A, E, R>,
+  good: (answer: A) => boolean,
+  within = 10_000
+) =>
   Effect.gen(function* () {
     const began = performance.now()
     for (;;) {
@@ -96,7 +114,9 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
             yield* pause
             yield* durable.publish(Orders, `${name}.0`)
             yield* pause
-            yield* Effect.ignore(sql.withTransaction(Effect.andThen(durable.publish(Orders, `${name}.undone`), Effect.fail("no"))))
+            yield* Effect.ignore(
+              sql.withTransaction(Effect.andThen(durable.publish(Orders, `${name}.undone`), Effect.fail("no")))
+            )
             yield* sql.withTransaction(durable.publishMany(Orders, [`${name}.1`, `${name}.2`]))
             yield* pause
             if ((yield* Random.next) < 0.2) return yield* Effect.fail("no")
@@ -116,7 +136,9 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
         const returning: Array<Seen> = []
         let from: DurableTopic.From = "beginning"
         const visit = Effect.gen(function* () {
-          const some = yield* Stream.runCollect(Stream.take(DurableTopic.events(Orders, { from }), 1 + (returning.length % 5)))
+          const some = yield* Stream.runCollect(
+            Stream.take(DurableTopic.events(Orders, { from }), 1 + (returning.length % 5))
+          )
           for (const { event, position } of some) {
             returning.push({ event, position })
             from = position
@@ -127,16 +149,27 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
           if (writers.pollUnsafe() !== undefined && returning.length + 5 > committed.size) break
         }
         yield* Fiber.join(writers)
-        yield* eventually("all are seen", Effect.sync(() => live.length), (n) => n >= committed.size)
+        yield* eventually(
+          "all are seen",
+          Effect.sync(() => live.length),
+          (n) => n >= committed.size
+        )
         const replay = yield* collect(durable, "beginning")
-        yield* eventually("all are seen again", Effect.sync(() => replay.length), (n) => n >= committed.size)
+        yield* eventually(
+          "all are seen again",
+          Effect.sync(() => replay.length),
+          (n) => n >= committed.size
+        )
         assert.isAbove(committed.size, 300)
         assert.deepStrictEqual(new Set(live.map(({ event }) => event)), committed)
         assert.lengthOf(live, committed.size)
         assert.deepStrictEqual(live, replay)
         assert.deepStrictEqual(returning, live.slice(0, returning.length))
         assert.isAbove(returning.length, live.length - 10)
-        assert.deepStrictEqual([...live].sort((a, b) => (a.position < b.position ? -1 : 1)), live)
+        assert.deepStrictEqual(
+          [...live].sort((a, b) => (a.position < b.position ? -1 : 1)),
+          live
+        )
         // The events of a transaction follow each other in their order.
         for (let index = 0; index < live.length; index += 3) {
           const [name] = live[index]?.event.split(".") ?? []
@@ -167,8 +200,55 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
             assert.deepInclude(Option.getOrThrow(state).lag, { unread: 1, held: 1 })
           })
         )
-        yield* eventually("both are seen", Effect.sync(() => seen.length), (n) => n === 2)
-        assert.deepStrictEqual(seen.map(({ event }) => event), ["first", "second"])
+        yield* eventually(
+          "both are seen",
+          Effect.sync(() => seen.length),
+          (n) => n === 2
+        )
+        assert.deepStrictEqual(
+          seen.map(({ event }) => event),
+          ["first", "second"]
+        )
+      })
+    )
+  )
+
+  it.effect("readers are woken when a transaction commits, and not before", () =>
+    quietly(
+      Effect.gen(function* () {
+        yield* setUp
+        const { durable, sql } = yield* startNode("1 minute")
+        const seen = yield* collect(durable, "beginning")
+        yield* sql.withTransaction(Effect.andThen(durable.publish(Orders, "first"), Effect.sleep("50 millis")))
+        yield* eventually(
+          "it is seen",
+          Effect.sync(() => seen.length),
+          (n) => n === 1
+        )
+      })
+    )
+  )
+
+  it.effect("what another transaction has held back is seen soon after that has ended", () =>
+    quietly(
+      Effect.gen(function* () {
+        yield* setUp
+        const { durable, sql } = yield* startNode("1 minute")
+        const seen = yield* collect(durable, "beginning")
+        yield* sql.withTransaction(
+          Effect.gen(function* () {
+            yield* sql`select pg_current_xact_id()::text`
+            yield* outside(sql, durable.publish(Orders, "first"))
+            yield* Effect.sleep("100 millis")
+            assert.deepStrictEqual(seen, [])
+          })
+        )
+        yield* eventually(
+          "it is seen",
+          Effect.sync(() => seen.length),
+          (n) => n === 1,
+          2_000
+        )
       })
     )
   )
@@ -189,7 +269,11 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
             yield* sql`select 1`
             const seen = yield* collect(durable, "beginning")
             yield* outside(sql, durable.publish(Orders, "second"))
-            yield* eventually("both are seen", Effect.sync(() => seen.length), (n) => n === 2)
+            yield* eventually(
+              "both are seen",
+              Effect.sync(() => seen.length),
+              (n) => n === 2
+            )
           })
         )
       })
@@ -219,7 +303,10 @@ layer(Database, { excludeTestServices: true })("consumers of one name on several
         Orders,
         "billing",
         ({ event }) =>
-          Effect.andThen(before(event), Effect.asVoid(node.sql`insert into handled (event, node) values (${event}, ${name})`)),
+          Effect.andThen(
+            before(event),
+            Effect.asVoid(node.sql`insert into handled (event, node) values (${event}, ${name})`)
+          ),
         { batchSize: 7, ...options }
       )
     )
@@ -240,7 +327,10 @@ layer(Database, { excludeTestServices: true })("consumers of one name on several
         const events = Array.from({ length: 200 }, (_, index) => `${index}`)
         for (const event of events) yield* nodes[Number(event) % 3]!.durable.publish(Orders, event)
         const rows = yield* eventually("all are handled", handled(sql), (rows) => rows.length >= events.length)
-        assert.deepStrictEqual(rows.map(({ event }) => event), events)
+        assert.deepStrictEqual(
+          rows.map(({ event }) => event),
+          events
+        )
         assert.strictEqual(most, 1)
       })
     )
@@ -271,7 +361,10 @@ layer(Database, { excludeTestServices: true })("consumers of one name on several
         yield* sql`select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted
                      and database = (select oid from pg_database where datname = current_database())`
         const rows = yield* eventually("all are handled", handled(sql), (rows) => rows.length >= 3)
-        assert.deepStrictEqual(rows, ["a", "b", "c"].map((event) => ({ event, node: "two" })))
+        assert.deepStrictEqual(
+          rows,
+          ["a", "b", "c"].map((event) => ({ event, node: "two" }))
+        )
         // It does not go on with what is no longer its own.
         yield* Deferred.await(interrupted)
       })
@@ -289,19 +382,55 @@ layer(Database, { excludeTestServices: true })("consumers of one name on several
         const clock = yield* Clock.clockWith(Effect.succeed)
         // Its time stands still, as that of a process that is stopped.
         const frozen: Clock.Clock = Object.assign(Object.create(clock), { sleep: () => Effect.never })
-        const fiber = yield* consume(one, "one", (event) =>
-          event === "a" ? Effect.void : Effect.andThen(Deferred.succeed(reached, undefined), Deferred.await(awake)),
+        const fiber = yield* consume(
+          one,
+          "one",
+          (event) =>
+            event === "a" ? Effect.void : Effect.andThen(Deferred.succeed(reached, undefined), Deferred.await(awake)),
           { lease: "300 millis" }
         ).pipe(Effect.provideService(Clock.Clock, frozen))
         yield* Deferred.await(reached)
         yield* consume(two, "two", undefined, { lease: "300 millis" })
         const rows = yield* eventually("all are handled", handled(sql), (rows) => rows.length >= 2)
-        assert.deepStrictEqual(rows, ["a", "b"].map((event) => ({ event, node: "two" })))
+        assert.deepStrictEqual(
+          rows,
+          ["a", "b"].map((event) => ({ event, node: "two" }))
+        )
         yield* Deferred.succeed(awake, undefined)
         yield* two.durable.publish(Orders, "c")
         yield* eventually("goes on", handled(sql), (rows) => rows.length >= 3)
-        assert.deepStrictEqual((yield* handled(sql)).map(({ event }) => event), ["a", "b", "c"])
+        assert.deepStrictEqual(
+          (yield* handled(sql)).map(({ event }) => event),
+          ["a", "b", "c"]
+        )
         yield* Fiber.interrupt(fiber)
+      })
+    )
+  )
+
+  it.effect("whose position is set while one is handling undo that, and go there", () =>
+    quietly(
+      Effect.gen(function* () {
+        const sql = yield* setUp
+        const node = yield* startNode()
+        let once = true
+        yield* node.durable.publishMany(Orders, ["a", "b", "c"])
+        yield* consume(
+          node,
+          "one",
+          (event) =>
+            Effect.suspend(() => {
+              if (event !== "c" || !once) return Effect.void
+              once = false
+              return outside(node.sql, node.durable.setPosition(Orders, "billing", "beginning"))
+            }),
+          { batchSize: 2 }
+        )
+        const rows = yield* eventually("all are handled", handled(sql), (rows) => rows.length >= 5)
+        assert.deepStrictEqual(
+          rows.map(({ event }) => event),
+          ["a", "b", "a", "b", "c"]
+        )
       })
     )
   )

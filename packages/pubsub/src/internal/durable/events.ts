@@ -32,7 +32,8 @@ export const decode = <Event>(topic: Topic<Event>, row: Row): Result.Result<Even
   return Exit.isSuccess(event) ? Result.succeed(event.value) : unknown(problemOf(event.cause))
 }
 
-const refuse = ({ id }: { readonly id: string }, problem: string) => Result.fail(new InvalidEvent({ topic: id, problem }))
+const refuse = ({ id }: { readonly id: string }, problem: string) =>
+  Result.fail(new InvalidEvent({ topic: id, problem }))
 
 const problemOf = (cause: Cause.Cause<Schema.SchemaError>): string => {
   const [reason] = cause.reasons

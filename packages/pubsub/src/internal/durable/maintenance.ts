@@ -39,7 +39,9 @@ export const run = (store: Store, intervalMillis: number): Effect.Effect<never> 
   const round = store.remember.pipe(Effect.andThen(pruneAll), Effect.andThen(warn))
   return Effect.forever(
     Effect.andThen(
-      Effect.catch(round, (error) => Effect.logWarning("Durable topics could not be cleaned up, and will be later", error)),
+      Effect.catch(round, (error) =>
+        Effect.logWarning("Durable topics could not be cleaned up, and will be later", error)
+      ),
       Effect.sleep(intervalMillis)
     )
   )

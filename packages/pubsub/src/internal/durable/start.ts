@@ -18,15 +18,22 @@ import * as WakeUps from "./wakeUps.ts"
 
 export const make = Effect.fnUntraced(function* (options: LayerOptions) {
   const sql = yield* SqlClient.SqlClient
-  const pollMillis = yield* millisFrom("pollInterval", options.pollInterval ?? "1 second", 10)
-  const pruneMillis = yield* millisFrom("pruneInterval", options.pruneInterval ?? "1 minute", 10)
+  const time = yield* TimeSource
+  const pollMillis = yield* millisFrom("pollInterval", options.pollInterval ?? defaults[time].pollInterval, 10)
+  const pruneMillis = yield* millisFrom("pruneInterval", options.pruneInterval ?? defaults[time].pruneInterval, 10)
   if (options.migrate ?? true) yield* Migrations.run
   const schema = yield* Migrations.quotedSchema
-  const store = Store.make({ schema, sql, time: yield* TimeSource })
+  const store = Store.make({ schema, sql, time })
   const wakeUps = yield* WakeUps.make(yield* PubSub)
   yield* Effect.forkScoped(Maintenance.run(store, pruneMillis))
   return service({ store, wakeUps, pollMillis })
 })
+
+/** On virtual time nobody is lost who was woken, and a week should pass in a few steps. */
+const defaults = {
+  database: { pollInterval: "1 second", pruneInterval: "1 minute" },
+  clock: { pollInterval: "1 hour", pruneInterval: "1 hour" }
+} as const
 
 const service = (reading: Reader.Reading): Shape => {
   const { store, wakeUps } = reading
