@@ -17,13 +17,13 @@ export interface Message {
 /** What an adapter knows of the other nodes. `solitary`: connected, and nobody else was heard of. */
 export type Status = "disconnected" | "solitary" | "clustered"
 
-/** Why events of other nodes may have been lost. */
-export type GapReason = "disconnected" | "missed"
+/** Why events may have been lost: those of other nodes, or after a crash of the `PubSub` itself (`restarted`) any. */
+export type GapReason = "disconnected" | "missed" | "restarted"
 
 /** Where an adapter delivers. Returns at once. */
 export interface Receiver {
   readonly deliver: (message: Message, from: string) => void
-  readonly gap: (reason: GapReason) => void
+  readonly gap: (reason: Exclude<GapReason, "restarted">) => void
   readonly status: (status: Status) => void
 }
 

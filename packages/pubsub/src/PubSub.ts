@@ -81,6 +81,8 @@ export interface Shape {
   readonly statusChanges: Stream.Stream<Adapter.Status>
   /** Waits until what was broadcast so far has left this node, or was given up. */
   readonly flush: Effect.Effect<void>
+  /** Takes over a subscription of a service in whose place this one is. False: this one has stopped as well. */
+  readonly adopt: (subscription: object) => Effect.Effect<boolean>
 }
 
 /** The service. */
@@ -94,7 +96,7 @@ export class PubSub extends Context.Service<PubSub, Shape>()("@coppice/pubsub/Pu
 export const layerLocal: Layer.Layer<PubSub> = Layer.effect(
   PubSub,
   Effect.gen(function* () {
-    const hub = new Hub(yield* nodeId, yield* reports)
+    const hub = yield* openHub
     return make(hub, undefined, Effect.succeed("solitary"), Stream.succeed("solitary"), yield* clientOfLayer)
   })
 )
@@ -104,11 +106,10 @@ export const layerAdapter = <E, R>(adapter: Adapter.Make<E, R>): Layer.Layer<Pub
   Layer.effect(
     PubSub,
     Effect.gen(function* () {
-      const node = yield* nodeId
-      const hub = new Hub(node, yield* reports)
+      const hub = yield* openHub
       const status = yield* SubscriptionRef.make<Adapter.Status>("disconnected")
       const services = yield* Effect.context<never>()
-      const running = yield* adapter(node, {
+      const running = yield* adapter(hub.node, {
         deliver: (message, from) => hub.receive(message, from),
         gap: (reason) => hub.gap(reason),
         status: (next) => {
@@ -135,6 +136,13 @@ export const layerPostgres = (
 export const layerRedis = (
   options?: RedisAdapter.Options
 ): Layer.Layer<PubSub, RedisAdapter.RedisUnavailable, Redis.Redis> => layerAdapter(RedisAdapter.make(options))
+
+/** Subscriptions of a node that ends with the scope. */
+const openHub: Effect.Effect<Hub, never, Scope.Scope> = Effect.gen(function* () {
+  const hub = new Hub(yield* nodeId, yield* reports)
+  yield* Effect.addFinalizer(() => Effect.sync(() => hub.stop()))
+  return hub
+})
 
 type Client = SqlClient.SqlClient
 
@@ -170,40 +178,80 @@ const make = (
     return Effect.fail(new InvalidEvent({ topic: topic.id, problem: problemOf(json.cause) }))
   }
 
-  /** After the commit of the transaction that a fiber is in, or now. */
-  const committed = (fiber: Fiber.Fiber<unknown, unknown>, use: () => Effect.Effect<void>): Effect.Effect<void> => {
+  /**
+   * After the commit of the transaction that a fiber is in, or now. If this PubSub has stopped meanwhile, `again` is what the
+   * one does that has taken its place: under a supervisor, the handle that the fiber has leads there.
+   */
+  const committed = (
+    fiber: Fiber.Fiber<unknown, unknown>,
+    use: () => Effect.Effect<void>,
+    again: (pubsub: Shape) => Effect.Effect<void, InvalidEvent>
+  ): Effect.Effect<void> => {
     const sql = Context.getOrUndefined(fiber.context, SqlClient.SqlClient) ?? client
     const transacting = sql !== undefined && Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
-    return transacting ? sql.afterCommit(Effect.suspend(use)) : use()
+    if (!transacting) return use()
+    // Now: the fiber is not this one's when the hook runs.
+    const { context } = fiber
+    return sql.afterCommit(
+      Effect.suspend(() => {
+        const pubsub = hub.stopped ? Context.getOrUndefined(context, PubSub) : undefined
+        return pubsub === undefined ? use() : Effect.orDie(again(pubsub))
+      })
+    )
   }
 
-  const broadcast = <Event>(topic: Topic<Event>, event: Event, from?: object): Effect.Effect<void, InvalidEvent> =>
+  const broadcast = <Event>(
+    topic: Topic<Event>,
+    event: Event,
+    from?: Subscription<Event>
+  ): Effect.Effect<void, InvalidEvent> =>
     Effect.withFiber((fiber) =>
-      encoded(topic, event, (json) => committed(fiber, () => send(topic.id, event, json, from)))
+      encoded(topic, event, (json) =>
+        committed(
+          fiber,
+          () => send(topic.id, event, json, from),
+          (pubsub) => (from === undefined ? pubsub.broadcast(topic, event) : pubsub.broadcastFrom(from, topic, event))
+        )
+      )
     )
 
   const localBroadcast = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void> =>
-    Effect.withFiber((fiber) => committed(fiber, () => deliver(topic.id, event)))
+    Effect.withFiber((fiber) =>
+      committed(
+        fiber,
+        () => deliver(topic.id, event),
+        (pubsub) => pubsub.localBroadcast(topic, event)
+      )
+    )
+
+  const directBroadcast = <Event>(node: string, topic: Topic<Event>, event: Event): Effect.Effect<void, InvalidEvent> =>
+    Effect.withFiber((fiber) =>
+      encoded(topic, event, (json) =>
+        committed(
+          fiber,
+          () => Effect.sync(() => adapter?.send({ topic: topic.id, event: json }, node)),
+          (pubsub) => pubsub.directBroadcast(node, topic, event)
+        )
+      )
+    )
 
   return {
     node: hub.node,
-    subscribe: (topic, options) => hub.subscribe(topic, options),
+    subscribe: (topic, options) =>
+      Effect.withFiber((fiber) =>
+        hub.subscribe(topic, options, reenter(Context.getOrUndefined(fiber.context, PubSub)))
+      ),
     broadcast: (topic, event) => broadcast(topic, event),
     broadcastNow: (topic, event) => Effect.suspend(() => encoded(topic, event, (json) => send(topic.id, event, json))),
     broadcastFrom: (from, topic, event) => broadcast(topic, event, from),
     localBroadcast,
     directBroadcast: (node, topic, event) =>
-      node === hub.node
-        ? localBroadcast(topic, event)
-        : Effect.withFiber((fiber) =>
-            encoded(topic, event, (json) =>
-              committed(fiber, () => Effect.sync(() => adapter?.send({ topic: topic.id, event: json }, node)))
-            )
-          ),
+      node === hub.node ? localBroadcast(topic, event) : directBroadcast(node, topic, event),
     subscriberCount: (topic) => Effect.sync(() => hub.count(topic.id)),
     status,
     statusChanges,
-    flush: adapter?.flush ?? Effect.void
+    flush: adapter?.flush ?? Effect.void,
+    adopt: (subscription) => Effect.sync(() => hub.adopt(subscription))
   }
 }
 

@@ -13,7 +13,7 @@ export type Message<Event> =
   | { readonly _tag: "Event"; readonly event: Event; readonly node: string }
   /** This subscription was too slow, and so many events were dropped. */
   | { readonly _tag: "Lagged"; readonly missed: number }
-  /** Events of other nodes may have been lost: what was read before may be out of date. */
+  /** Events may have been lost: what was read before may be out of date. */
   | { readonly _tag: "Gap"; readonly reason: GapReason }
 
 /** How a subscription keeps what its subscriber has not taken yet. */
@@ -43,7 +43,12 @@ export class SubscriberTooSlow extends Schema.TaggedError<SubscriberTooSlow>("@c
   }
 }
 
-/** A registered subscription: it gets what is broadcast from now on, until its scope closes. */
+/**
+ * A registered subscription: it gets what is broadcast from now on, until its scope closes.
+ *
+ * A `PubSub` that crashes and is restarted by its supervisor takes its subscriptions over, each with a `Gap`. If it does not
+ * come back, they end with a defect.
+ */
 export interface Subscription<Event> {
   readonly topic: Topic<Event>
   /** Every message. One consumer at a time: two would share the messages. */

@@ -7,7 +7,7 @@ import { type Cause, Effect, Exit, type Schema, Scope } from "effect"
 import type { GapReason, Message as Envelope } from "../Adapter.ts"
 import type { Message, SubscribeOptions, Subscription } from "../Subscription.ts"
 import type { Codec, Topic } from "../Topic.ts"
-import { Subscriber } from "./subscriber.ts"
+import { type Heir, Subscriber } from "./subscriber.ts"
 
 /** What the hub tells of what it could not deliver. */
 export interface Reports {
@@ -19,6 +19,7 @@ export interface Reports {
 
 export class Hub {
   readonly node: string
+  stopped = false
   private readonly reports: Reports
   // A topic's events are what its codec says. A topic that has the same id but another codec gets what was broadcast all
   // the same, as everything does that shares a name.
@@ -32,19 +33,36 @@ export class Hub {
 
   subscribe<Event>(
     topic: Topic<Event>,
-    options: SubscribeOptions | undefined
+    options: SubscribeOptions | undefined,
+    heir: Heir | undefined
   ): Effect.Effect<Subscription<Event>, never, Scope.Scope> {
     // Not `acquireRelease`, which would keep the whole context of this fiber for as long as the subscription lives.
     return Effect.uninterruptible(
       Effect.flatMap(Scope.Scope, (scope) => {
-        const subscriber = this.add(topic, options)
-        return Effect.as(Scope.addFinalizerExit(scope, this.removal(subscriber)), subscriber)
+        const subscriber = new Subscriber(topic, options, this.reports.dropped, heir)
+        this.add(subscriber)
+        return Effect.as(Scope.addFinalizerExit(scope, removal(subscriber)), subscriber)
       })
     )
   }
 
-  private removal<Event>(subscriber: Subscriber<Event>): () => Effect.Effect<void> {
-    return () => Effect.sync(() => this.remove(subscriber))
+  /** Takes in a subscriber whose hub has stopped. Says whether this one has not. */
+  adopt(subscriber: object): boolean {
+    if (this.stopped) return false
+    if (subscriber instanceof Subscriber && subscriber.adopt()) {
+      this.add(subscriber)
+      subscriber.offer({ _tag: "Gap", reason: "restarted" })
+    }
+    return true
+  }
+
+  /** Lets all subscribers go. */
+  stop(): void {
+    this.stopped = true
+    const { topics } = this
+    const all = [...topics.values()]
+    topics.clear()
+    for (const subscribers of all) for (const subscriber of subscribers) subscriber.orphan()
   }
 
   /**
@@ -94,20 +112,20 @@ export class Hub {
     return undefined
   }
 
-  private add<Event>(topic: Topic<Event>, options: SubscribeOptions | undefined): Subscriber<Event> {
-    const subscriber = new Subscriber(topic, options, this.reports.dropped)
-    const subscribers = this.topics.get(topic.id)
+  private add<Event>(subscriber: Subscriber<Event>): void {
+    if (this.stopped) return subscriber.orphan()
+    subscriber.home = this
+    const { id } = subscriber.topic
+    const subscribers = this.topics.get(id)
     if (subscribers === undefined) {
       subscriber.index = 0
-      this.topics.set(topic.id, [subscriber])
+      this.topics.set(id, [subscriber])
     } else {
       subscriber.index = subscribers.push(subscriber) - 1
     }
-    return subscriber
   }
 
-  private remove<Event>(subscriber: Subscriber<Event>): void {
-    subscriber.close()
+  remove<Event>(subscriber: Subscriber<Event>): void {
     const { id } = subscriber.topic
     const subscribers = this.topics.get(id)
     const last = subscribers?.pop()
@@ -120,3 +138,11 @@ export class Hub {
     if (subscribers.length === 0) this.topics.delete(id)
   }
 }
+
+const removal =
+  <Event>(subscriber: Subscriber<Event>): (() => Effect.Effect<void>) =>
+  () =>
+    Effect.sync(() => {
+      subscriber.home?.remove(subscriber)
+      subscriber.close()
+    })

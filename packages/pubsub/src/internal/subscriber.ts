@@ -11,6 +11,11 @@ import type { Topic } from "../Topic.ts"
 /** What waits, as a stream wants it. */
 type Waiting<A> = Pull.Pull<NonEmptyReadonlyArray<A>, SubscriberTooSlow>
 
+/** Takes over subscribers whose hub has stopped. False: so has its own. */
+export interface Heir {
+  readonly adopt: (subscriber: object) => Effect.Effect<boolean>
+}
+
 const defaultCapacity = 1_024
 
 /** How many messages may come in before a consumer that waits for them has its turn, where its capacity is less. */
@@ -24,6 +29,10 @@ const nobody: ReadonlyArray<() => void> = []
 export class Subscriber<in out Event> implements Subscription<Event> {
   /** Where it stands among the subscribers of its topic. */
   index = -1
+  /** The one of its hubs that it is in. */
+  home: { readonly remove: (subscriber: Subscriber<Event>) => void } | undefined
+  /** Who takes it over when its hub has stopped. */
+  private readonly heir: Heir | undefined
   readonly topic: Topic<Event>
   private readonly capacity: number
   private readonly policy: NonNullable<SubscribeOptions["policy"]>
@@ -32,7 +41,7 @@ export class Subscriber<in out Event> implements Subscription<Event> {
   /** Where the queue begins: what is before it has slid out. */
   private first = 0
   private missed = 0
-  private ended: "no" | "closed" | "too slow" = "no"
+  private ended: "no" | "closed" | "too slow" | "orphaned" = "no"
   /** Consumers that wait for a message. */
   private consumers = nobody
   /** How many consumers were told of a message and have not had their turn yet. */
@@ -41,9 +50,11 @@ export class Subscriber<in out Event> implements Subscription<Event> {
   constructor(
     topic: Topic<Event>,
     options: SubscribeOptions | undefined,
-    onDropped: (topic: string, messages: number) => void
+    onDropped: (topic: string, messages: number) => void,
+    heir: Heir | undefined
   ) {
     this.topic = topic
+    this.heir = heir
     const capacity = Math.floor(options?.capacity ?? defaultCapacity)
     this.capacity = capacity >= 1 ? capacity : 1
     this.policy = options?.policy ?? "sliding"
@@ -67,10 +78,24 @@ export class Subscriber<in out Event> implements Subscription<Event> {
 
   /** Ends the messages; what waits is not taken any more. */
   close(): void {
-    if (this.ended === "no") this.ended = "closed"
+    if (this.ended !== "too slow") this.ended = "closed"
     this.queue = []
     this.first = 0
     this.awaken()
+  }
+
+  /** Its hub has stopped. What waits can still be taken. */
+  orphan(): void {
+    this.home = undefined
+    if (this.ended === "no") this.ended = "orphaned"
+    this.awaken()
+  }
+
+  /** Another hub has taken it in. Says whether it needed one. */
+  adopt(): boolean {
+    if (this.ended !== "orphaned") return false
+    this.ended = "no"
+    return true
   }
 
   get messages(): Stream.Stream<Message<Event>, SubscriberTooSlow> {
@@ -94,10 +119,7 @@ export class Subscriber<in out Event> implements Subscription<Event> {
     if (this.ended === "too slow") {
       return Effect.fail(new SubscriberTooSlow({ topic: this.topic.id, capacity: this.capacity }))
     }
-    return Effect.flatMap(
-      Effect.withFiber((fiber) => this.news(fiber)),
-      () => this.pull(choose)
-    )
+    return Effect.flatMap(this.ended === "orphaned" ? this.takenOver : this.news, () => this.pull(choose))
   }
 
   /** Takes all that waits. */
@@ -134,8 +156,18 @@ export class Subscriber<in out Event> implements Subscription<Event> {
     return true
   }
 
+  private get takenOver(): Effect.Effect<void> {
+    return Effect.flatMap(this.heir?.adopt(this) ?? Effect.succeed(false), (adopted) =>
+      adopted ? Effect.void : Effect.die(new Error(`The PubSub of a subscription of ${this.topic.id} has stopped`))
+    )
+  }
+
+  private get news(): Effect.Effect<void> {
+    return Effect.withFiber((fiber) => this.newsFor(fiber))
+  }
+
   /** Ends when there is a message. Whoever sent it does not run the consumer: that gets a turn of its own. */
-  private news(fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<void> {
+  private newsFor(fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<void> {
     return Effect.callback((resume) => {
       const turn = () => {
         this.due--
