@@ -6,6 +6,7 @@ import { Cluster } from "../cluster.ts"
 import { type Deaf, Listener } from "./listener.ts"
 import { within } from "./promptly.ts"
 import { Publisher } from "./publisher.ts"
+import { Sender } from "./sender.ts"
 
 export interface Options {
   readonly channel: string
@@ -16,6 +17,9 @@ export interface Options {
 
 /** Who does not hear a goodbye notices the silence. */
 const longestGoodbye = "1 second"
+
+/** How long closing a connection may take. */
+const longestEnd = "1 second"
 
 /** Has started when the node hears itself. */
 export const start = ({
@@ -28,7 +32,9 @@ export const start = ({
     const redis = yield* Redis.Redis
     const clock = yield* Clock.Clock
     const cluster = new Cluster(node, receiver, { heartbeatMillis })
-    const publish = (packet: string) => redis.send("PUBLISH", channel, packet)
+    const sender = new Sender(redis, channel)
+    yield* Effect.addFinalizer(() => within(longestEnd, sender.close))
+    const publish = (packet: string) => sender.publish(packet)
     const publisher = new Publisher({ cluster, clock, publish, onBusy: () => listener.onBusy() })
     const started = yield* Deferred.make<void, Redis.RedisError | Deaf>()
     const listener: Listener = new Listener({

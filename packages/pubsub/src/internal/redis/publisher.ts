@@ -2,9 +2,9 @@
  * Sending to a channel: one PUBLISH after the other, and what is broadcast while one is on its way leaves with the next.
  *
  * A PUBLISH that failed is tried again as it was, because the others drop what they have heard before. What the server does
- * not take for a while is given up, and so is what is broadcast meanwhile; the others find the hole.
+ * not take for a while is given up, and so is what waits behind it; the others find the hole.
  */
-import { type Clock, Effect, Fiber, Latch, Option, Random } from "effect"
+import { type Clock, Effect, Latch, Option, Random } from "effect"
 import type { Redis } from "effect/persistence"
 import { Buffer } from "node:buffer"
 import type { Message } from "../../Adapter.ts"
@@ -12,11 +12,12 @@ import type { Cluster } from "../cluster.ts"
 import { encodeEntry, type Sign } from "../envelope.ts"
 import { monotonic } from "./monotonic.ts"
 import { Outbox } from "./outbox.ts"
+import { interruptedWithin } from "./promptly.ts"
 
 export interface Options {
   readonly cluster: Cluster
   readonly clock: Clock.Clock
-  readonly publish: (packet: string) => Effect.Effect<unknown, Redis.RedisError>
+  readonly publish: (packet: string) => Effect.Effect<void, Redis.RedisError>
   /** Messages leave, or were given up: a sign should follow soon. */
   readonly onBusy: () => void
 }
@@ -50,14 +51,14 @@ export class Publisher {
   private readonly work = Latch.makeUnsafe(false)
   private sign: Sign | undefined
   private ended = false
-  /** The server takes nothing: nothing waits for it. */
-  private refusing = false
   /** How many messages came, and how many of them are on their way. */
   private came = 0
   private onTheirWay = 0
   private waiters: Array<Waiter> = []
   /** How many were given up, and no warning has told of them. */
   private untold = 0
+  /** Why, if Redis has said it. */
+  private failure: Redis.RedisError | undefined
   private warnedAt = Number.NEGATIVE_INFINITY
 
   constructor(options: Options) {
@@ -67,7 +68,7 @@ export class Publisher {
   send(message: Message, to: string | undefined): void {
     if (this.ended) return
     this.came++
-    const entry = this.refusing ? undefined : encoded(message, to)
+    const entry = encoded(message, to)
     const bytes = entry === undefined ? 0 : Buffer.byteLength(entry)
     if (entry === undefined || bytes > largestMessageBytes) this.outbox.refuse()
     else this.outbox.add(entry, bytes)
@@ -124,52 +125,33 @@ export class Publisher {
     return this.work.await
   }
 
-  /** Ends when the packet has left, or will not. While nobody knows for too long, everything else is given up. */
+  /** Ends when the packet has left, or is given up, and then with everything that waits. */
   private deliver(packet: string): Effect.Effect<void> {
-    return Effect.gen({ self: this }, function* () {
-      const attempt = yield* Effect.forkChild(this.attempt(packet), { startImmediately: true })
-      const ended = yield* Effect.timeoutOption(Fiber.join(attempt), patienceMillis)
-      if (Option.isNone(ended)) {
-        this.refusing = true
-        this.outbox.clear()
-        this.haveLeft()
-        yield* Effect.ensuring(
-          Fiber.join(attempt),
-          Effect.sync(() => {
-            this.refusing = false
-          })
-        )
+    return Effect.flatMap(
+      // A connection that is being opened does not let go before it fails.
+      Effect.timeoutOption(interruptedWithin(0, this.attempt(packet)), patienceMillis),
+      (left) => {
+        const lost = Option.isSome(left) ? 0 : this.onTheirWay
+        if (Option.isNone(left)) this.outbox.clear()
+        this.onTheirWay = 0
+        this.awaken()
+        return lost === 0 ? Effect.void : this.warn(lost)
       }
-      this.haveLeft()
-    })
+    )
   }
 
-  /** Tries until it has left, or for as long as there is patience. */
+  /** Tries until it has left. */
   private attempt(packet: string): Effect.Effect<void> {
     return Effect.gen({ self: this }, function* () {
-      const { clock, publish } = this.options
-      const until = monotonic(clock) + patienceMillis
       let pauseMillis = firstPauseMillis
       while (true) {
-        const result = yield* Effect.result(publish(packet))
+        const result = yield* Effect.result(this.options.publish(packet))
         if (result._tag === "Success") return
-        const next = pauseMillis * (0.5 + (yield* Random.next))
-        if (monotonic(clock) + next > until) {
-          yield* Effect.logWarning(
-            "Redis did not take what was broadcast to other nodes: it was given up",
-            result.failure
-          )
-          return
-        }
-        yield* Effect.sleep(next)
+        this.failure = result.failure
+        yield* Effect.sleep(pauseMillis * (0.5 + (yield* Random.next)))
         pauseMillis = Math.min(pauseMillis * 2, longestPauseMillis)
       }
     })
-  }
-
-  private haveLeft(): void {
-    this.onTheirWay = 0
-    this.awaken()
   }
 
   private awaken(): void {
@@ -185,11 +167,13 @@ export class Publisher {
     this.untold += lost
     if (now < this.warnedAt + quietMillis) return Effect.void
     this.warnedAt = now
-    const count = this.untold
+    const text =
+      `${this.untold} events were not sent to other nodes: Redis did not take them in time, they were larger than 8 MB, or`
+      + " not JSON"
+    const { failure } = this
     this.untold = 0
-    return Effect.logWarning(
-      `${count} events were not sent to other nodes: Redis did not take them in time, they were larger than 8 MB, or not JSON`
-    )
+    this.failure = undefined
+    return failure === undefined ? Effect.logWarning(text) : Effect.logWarning(text, failure)
   }
 }
 
