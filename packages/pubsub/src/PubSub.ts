@@ -238,9 +238,7 @@ const make = (
   return {
     node: hub.node,
     subscribe: (topic, options) =>
-      Effect.withFiber((fiber) =>
-        hub.subscribe(topic, options, reenter(Context.getOrUndefined(fiber.context, PubSub)))
-      ),
+      Effect.withFiber((fiber) => hub.subscribe(topic, options, Context.getOrUndefined(fiber.context, PubSub))),
     broadcast: (topic, event) => broadcast(topic, event),
     broadcastNow: (topic, event) => Effect.suspend(() => encoded(topic, event, (json) => send(topic.id, event, json))),
     broadcastFrom: (from, topic, event) => broadcast(topic, event, from),
