@@ -2,16 +2,17 @@
  * Broadcasting over Redis, for those whom one PostgreSQL does not carry: its PUBLISH and SUBSCRIBE, through the `Redis`
  * service of `effect/persistence`.
  *
- * All nodes use one channel, whatever the number of topics: one connection that publishes (shared with whatever else uses
- * the service) and one that listens. What is broadcast while a PUBLISH is on its way leaves with the next one. Events are
- * delivered at most once and, of one node, in order. Redis keeps nothing for whom it cannot reach, so every packet has a
- * number: a node that misses one tells its subscribers a `Gap`, before what comes after it, or some seconds after it was
- * broadcast at the latest.
+ * All nodes use one channel, whatever the number of topics, and each has one connection that publishes (reserved from the
+ * pool of the service, because the shared one would keep a process from ending while Redis is away) and one that listens.
+ * What is broadcast while a PUBLISH is on its way leaves with the next one. Events are delivered at most once and, of one
+ * node, in order. Redis keeps nothing for whom it cannot reach, so every packet has a number. A node that has missed one
+ * tells its subscribers a `Gap`: before what comes after it, or by the sender's next sign, which follows one to two seconds
+ * after its last event, and at the latest at every heartbeat.
  *
  * - A node that Redis cuts off, for instance because it was too slow to read (`client-output-buffer-limit pubsub`),
  *   connects again, and so what it missed is a `Gap`.
- * - What Redis does not take for 10 seconds is given up, and so is everything while it does not answer; at most 16 MB
- *   wait. An event may have 8 MB. What is given up is a warning here and a `Gap` elsewhere.
+ * - What Redis has not taken for 10 seconds is given up with all that waits behind it, at most 16 MB. An event may have
+ *   8 MB. What is given up is a warning here and a `Gap` elsewhere.
  * - A node says that it is there at every `heartbeat`, must hear itself in half of one (at most 5 seconds) or is
  *   `disconnected`, and is gone for the others after three without a sign, or at once when its scope closes. A connection
  *   that the client mends sooner by itself costs a `Gap` if something was missed, and no change of the status.

@@ -1,6 +1,6 @@
 import { type Adapter, PubSub, RedisAdapter, Topic } from "@coppice/pubsub"
 import { assert, describe, layer } from "@effect/vitest"
-import { Context, Effect, Exit, Layer, References, Schema, Scope, Stream } from "effect"
+import { Context, Duration, Effect, Exit, Layer, References, Schema, Scope, Stream } from "effect"
 import { Redis } from "effect/persistence"
 import * as RedisServer from "./RedisServer.ts"
 
@@ -225,6 +225,17 @@ describe.skipIf(!RedisServer.isInstalled)("RedisAdapter", () => {
         yield* b.close
         a.send({ topic: "numbers", event: 2 })
         assert.strictEqual(yield* clients, before)
+      })
+    )
+
+    it.effect("ends within two seconds, its client as well, while the server is away", () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.make
+        const a = yield* Effect.provideService(startNode("a", "away"), Server, server)
+        yield* server.stop
+        a.send({ topic: "numbers", event: 1 })
+        const [elapsed] = yield* Effect.timed(a.close)
+        assert.isBelow(Duration.toMillis(elapsed), 2_500)
       })
     )
 
