@@ -30,6 +30,12 @@ const statementMillis = 10_000
 
 type Open = Effect.Effect<PgConnection.PgConnection, SqlError.SqlError, Scope.Scope>
 
+/**
+ * Statements do not leave more often than every so many milliseconds: each costs the server, and every node, more than
+ * many of the messages in it. One that comes after a pause leaves at once.
+ */
+const paceMillis = 2
+
 /** A connection, which closes with a scope of its own. */
 export interface Link {
   readonly connection: PgConnection.PgConnection
@@ -122,10 +128,13 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     )
   })
 
+  let takenAt = Number.NEGATIVE_INFINITY
   const run = Effect.gen(function* () {
     while (true) {
       yield* outbox.filled
-      const takenAt = options.now()
+      const early = takenAt + paceMillis - options.now()
+      if (early > 0) yield* Effect.sleep(early)
+      takenAt = options.now()
       const batch = outbox.take()
       if (batch === undefined) continue
       const { messages, sign } = yield* deliver(batch)
