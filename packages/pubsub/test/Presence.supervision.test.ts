@@ -1,8 +1,8 @@
 // Presence as a process that crashes: who is tracked stays tracked, and nobody elsewhere notices.
-import { Presence, PubSub } from "@coppice/pubsub"
+import { type Presence, PubSub } from "@coppice/pubsub"
 import { Child, Supervisor, Tree } from "@coppice/supervision"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Layer, Schedule, Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Layer, Schedule, Scope, Stream } from "effect"
 import { Bus } from "./fixtures/Bus.ts"
 import { Fold, type Meta, names, type Node, pass, settle, shown, startNode, Viewers } from "./fixtures/PresenceNodes.ts"
 import { seeded } from "./fixtures/Random.ts"
@@ -27,10 +27,10 @@ const scenario = (options: Child.Options = {}, strategy: Supervisor.Strategy = "
         Array.from(present, ([key, entries]) =>
           entries.map(({ meta, node, ref }) => `${key} ${ref} ${meta.name} ${node}`)
         )
-      assert.deepStrictEqual(plain(here).flat().sort(), plain(elsewhere).flat().sort())
+      assert.deepStrictEqual(plain(here).flat().toSorted(), plain(elsewhere).flat().toSorted())
       return Array.from(here.values(), (entries) => entries.map(({ meta }) => meta.name)).flat()
     })
-    return { bus, other, run, lists, context, stop: Effect.andThen(Scope.close(scope, Exit.void), other.stop) }
+    return { bus, other, run, lists, stop: Effect.andThen(Scope.close(scope, Exit.void), other.stop) }
   })
 
 const diffsOn = (node: Node) => node.folds.get(1)?.diffs.splice(0) ?? []
@@ -92,7 +92,7 @@ describe("when presence crashes, what is tracked", () => {
       yield* Fiber.join(alan)
       assert.deepStrictEqual(yield* lists, ["Ada!", "Alan"])
       const left = diffsOn(other).flatMap(({ leaves }) => [...leaves.keys()])
-      assert.deepStrictEqual(left.sort(), ["ada", "grace"])
+      assert.deepStrictEqual(left.toSorted(), ["ada", "grace"])
       assert.strictEqual((yield* other.run(Viewers.getByKey(1, "ada")))[0]?.previousRef, before)
       yield* Scope.close(scope, Exit.void)
       yield* stop
@@ -129,7 +129,9 @@ describe("when presence crashes, what is tracked", () => {
         fold.start(present)
         yield* Effect.forkScoped(Stream.runForEach(diffs, (diff) => Effect.sync(() => fold.add(diff))))
         yield* Effect.forkScoped(
-          Stream.runForEach(Viewers.changes(1), (present) => Effect.sync(() => lists.push([...present.keys()].sort())))
+          Stream.runForEach(Viewers.changes(1), (present) =>
+            Effect.sync(() => lists.push([...present.keys()].toSorted()))
+          )
         )
       }).pipe(run, Scope.provide(scope))
       yield* settle
@@ -192,8 +194,7 @@ describe("when PubSub crashes", () => {
 describe("the end", () => {
   it.effect("of the application ends what follows presence, and leaves no one tracked elsewhere", () =>
     Effect.gen(function* () {
-      const { other, run, stop, context } = yield* scenario()
-      void context
+      const { run, stop } = yield* scenario()
       const outer = yield* Scope.make()
       yield* run(Viewers.track(1, "ada", { name: "Ada" })).pipe(Scope.provide(outer))
       const following = yield* Effect.forkChild(run(Stream.runDrain(Viewers.diffs(1))))
@@ -202,10 +203,7 @@ describe("the end", () => {
       yield* stop
       yield* settle
       for (const fiber of [following, watching]) assert.isDefined(fiber.pollUnsafe())
-      void other
       yield* Scope.close(outer, Exit.void)
     })
   )
 })
-
-export const unused = [Context]

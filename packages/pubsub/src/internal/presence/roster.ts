@@ -79,4 +79,4 @@ export class Roster {
 const sorted = (entries: ReadonlyMap<string, AnyEntry>): ReadonlyArray<AnyEntry> =>
   entries.size === 1
     ? [...entries.values()]
-    : [...entries.values()].sort((one, other) => (one.ref < other.ref ? -1 : one.ref > other.ref ? 1 : 0))
+    : [...entries.values()].toSorted((one, other) => (one.ref < other.ref ? -1 : one.ref > other.ref ? 1 : 0))
