@@ -25,7 +25,7 @@ export const layer = (settings: Settings) =>
   Supervisor.layer("Trails", {
     ...patience,
     children: [
-      Child.layer("database", Database.layer(settings.data)),
+      Child.layer("database", Database.layer(settings)),
       Child.layer("pubsub", PubSub.layerPostgres()),
       Child.layer("viewers", Viewers.layer),
       Child.layer("trail-cache", TrailCache.layer()),
@@ -40,7 +40,7 @@ export const layerWorker = (settings: Settings) =>
   Supervisor.layer("Trails", {
     ...patience,
     children: [
-      Child.layer("database", Database.layer(settings.data)),
+      Child.layer("database", Database.layer(settings)),
       Child.layer("pubsub", PubSub.layerPostgres()),
       Child.layer("jobs", jobs(settings))
     ]

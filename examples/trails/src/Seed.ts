@@ -1,4 +1,7 @@
-/** On the very first start: a user called "demo" who follows a trail of their own, so that there is something to see. */
+/**
+ * On the very first start: a user called "demo" with a trail, so that there is something to see, and one called "guest" who
+ * follows it as well.
+ */
 import { Effect, Layer, Option } from "effect"
 import { SqlClient } from "effect/sql"
 import { Captures } from "./Captures.ts"
@@ -8,6 +11,9 @@ import { Users } from "./Users.ts"
 
 /** The name of the user who is there from the start. */
 export const demoUser = "demo"
+
+/** The name of somebody who may look at the trail as well. */
+export const guestUser = "guest"
 
 /** Does its work once, in one transaction; later it finds the user and leaves everything as it is. */
 export const run = Effect.gen(function* () {
@@ -23,7 +29,8 @@ export const run = Effect.gen(function* () {
       const owner = added.value.id
       const trail = yield* trails.create(owner, { name: "How to let it crash" })
       yield* Effect.forEach(pages, (page) => captures.capture(owner, trail.id, page), { discard: true })
-      yield* followers.add(owner, trail.id, { name: demoUser })
+      yield* users.add(guestUser)
+      for (const name of [demoUser, guestUser]) yield* followers.add(owner, trail.id, { name })
     }).pipe(Effect.orDie)
   )
 })

@@ -6,6 +6,8 @@ export interface Settings {
   readonly host: string
   readonly port: number
   readonly data: string
+  /** Says how other processes can share the embedded database. */
+  readonly share: boolean
   readonly capturesPerMinute: number
   /** Runs jobs and nothing else: no web server. */
   readonly worker: boolean
@@ -32,6 +34,7 @@ export const usage = `Trails: keeps web pages together, under supervision.
   --port <number>               default 4000, or the environment variable PORT; 0 takes a free one
   --data <folder>               where the embedded database keeps its data (default .data);
                                 unused when the environment variable DATABASE_URL names a server
+  --share                       says what DATABASE_URL is of the embedded database, for other processes
   --captures-per-minute <n>     how much one user may capture (default 60)
   --worker                      runs jobs and nothing else, beside other processes on one DATABASE_URL
   --allow-private-addresses     fetches pages of private networks and of this machine as well
@@ -64,6 +67,7 @@ export const parse = (
       host: values.host ?? "127.0.0.1",
       port: yield* port(values.port, env["PORT"]),
       data: values.data ?? defaultData,
+      share: values.share ?? false,
       capturesPerMinute: yield* number("--captures-per-minute", values["captures-per-minute"] ?? "60", 1, 1_000_000),
       worker: values.worker ?? false,
       allowPrivateAddresses: values["allow-private-addresses"] ?? false,
@@ -76,6 +80,7 @@ const options = {
   host: { type: "string" },
   port: { type: "string" },
   data: { type: "string" },
+  share: { type: "boolean" },
   "captures-per-minute": { type: "string" },
   worker: { type: "boolean" },
   "allow-private-addresses": { type: "boolean" },

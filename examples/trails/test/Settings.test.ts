@@ -13,6 +13,7 @@ describe("Settings", () => {
         host: "127.0.0.1",
         port: 4000,
         data: "/data",
+        share: false,
         capturesPerMinute: 60,
         worker: false,
         allowPrivateAddresses: false,

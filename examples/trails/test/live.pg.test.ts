@@ -38,7 +38,7 @@ layer(application({ web }), { excludeTestServices: true })("The open page of a t
       assert.strictEqual(headers["content-type"], "text/event-stream")
       assert.strictEqual(headers["cache-control"], "no-store")
       assert.strictEqual(headers["x-accel-buffering"], "no")
-      assert.match(live.state.text, /^retry: 1000\n\n/)
+      assert.match(live.text(), /^retry: 1000\n\n/)
       yield* eventually(() => ["head", "step", "pages", "followers"].every((name) => live.region(name) !== ""))
       const withId = live.events().filter(({ id }) => id !== undefined)
       assert.deepStrictEqual(
@@ -91,7 +91,7 @@ layer(application({ web }), { excludeTestServices: true })("The open page of a t
       yield* askAs(user, `${page}/followers/remove`, form({ name: follower }))
       yield* theirs.ended
       yield* capture("secret")
-      assert.notInclude(theirs.state.text, "secret")
+      assert.notInclude(theirs.text(), "secret")
       assert.strictEqual((yield* askAs(follower, page)).status, 404)
     }).pipe(Effect.scoped)
   )
@@ -107,7 +107,7 @@ layer(application({ web }), { excludeTestServices: true })("The open page of a t
       yield* eventually(() => again.events().some(({ event, id }) => event === "beat" && id === lastEventId))
       yield* capture("b", "Another page")
       yield* again.shows("pages", "Another page")
-      assert.lengthOf(again.state.text.match(/event: pages/g) ?? [], 1)
+      assert.lengthOf(again.text().match(/event: pages/g) ?? [], 1)
       assert.strictEqual(again.region("step"), "")
       for (const stale of [lastEventId, "nobody knows this", "\u00ff"]) {
         const late = yield* follow(user, `${page}/events`, { lastEventId: stale })
@@ -161,7 +161,7 @@ layer(application(), { excludeTestServices: true })("Those who look at a trail",
       yield* back.shows("viewers", `with you: ${user}.`)
       yield* back.leave
       yield* live.shows("viewers", "Only you are looking at this.")
-      assert.lengthOf(live.state.text.match(/event: viewers/g) ?? [], 3)
+      assert.lengthOf(live.text().match(/event: viewers/g) ?? [], 3)
     }).pipe(Effect.scoped)
   )
 })

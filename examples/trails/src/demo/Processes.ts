@@ -8,6 +8,7 @@ import * as AppProcess from "./AppProcess.ts"
 import * as Client from "./Client.ts"
 import * as PageServer from "./PageServer.ts"
 import { check, scene, seconds, tell } from "./Story.ts"
+import * as Viewing from "./Viewing.ts"
 
 /** A server for all of them, and the queue as this process sees it; whatever the environment says of other servers. */
 const Database = Jobs.layerClient.pipe(
@@ -25,13 +26,15 @@ export const start = Effect.fnUntraced(function* (args: ReadonlyArray<string>) {
     [AppProcess.startOn(database, args), AppProcess.startOn(database, ["--worker", ...args])],
     { concurrency: 2 }
   )
-  return { services, answers, web, app, worker }
+  return { services, database, args, answers, web, app, worker }
 })
 
 /** Told to its end. */
 export const story = Effect.fnUntraced(function* ({
   answers,
   app,
+  args,
+  database,
   services,
   web,
   worker
@@ -82,4 +85,6 @@ export const story = Effect.fnUntraced(function* ({
   })
   tell(`The digest of ${digest?.day}: ${digest?.pages} pages in ${digest?.trails} trail.`)
   check("every page is counted", digest?.pages === urls.length)
+
+  yield* Viewing.story(database, app, trail.id, args)
 })

@@ -47,7 +47,7 @@ const maxNames = 20
 
 const view = (present: Presence.Present<{ readonly name: string }>, user: User): Html => {
   const others = [...present].filter(([key]) => key !== keyOf(user))
-  const names = others.map(([, entries]) => `${entries[0]?.meta.name ?? "someone"}${places(entries.length)}`).sort()
+  const names = others.map(([, entries]) => `${entries[0]?.meta.name ?? "someone"}${places(entries.length)}`).toSorted()
   const here = places(present.get(keyOf(user))?.length ?? 1)
   if (names.length === 0) return html`Only you are looking at this${here}.`
   const named = names.slice(0, maxNames)

@@ -66,10 +66,7 @@ if (source !== null) {
   addEventListener("offline", () => (live.textContent = "offline"))
   addEventListener("online", () => !document.hidden && follow())
   // A connection may be dead without anybody having been told: the server is heard every 15 seconds, if it is there.
-  setInterval(
-    () => !document.hidden && events.readyState === EventSource.OPEN && Date.now() - heard > 40_000 && follow(),
-    5000
-  )
+  setInterval(() => !document.hidden && Date.now() - heard > 40_000 && follow(), 5000)
   addEventListener("pointerup", showWaiting)
   addEventListener("focusout", showWaiting)
   source.addEventListener("submit", (event) => {
