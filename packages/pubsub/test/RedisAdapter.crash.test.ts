@@ -91,7 +91,7 @@ describe.skipIf(!RedisServer.isInstalled)("RedisAdapter", () => {
         Effect.gen(function* () {
           const nodes = [yield* startNode("a", "many"), yield* startNode("b", "many"), yield* startNode("c", "many")]
           yield* clustered(...nodes)
-          const large = "é€😀\u0000\ud800".repeat(100_000)
+          const large = "é€😀\u0000\ud800".repeat(20_000)
           const events = [
             large,
             ...Array.from({ length: 500 }, (_, number) => number),
@@ -210,6 +210,24 @@ describe.skipIf(!RedisServer.isInstalled)("RedisAdapter", () => {
           b.statuses.filter((status) => status !== "solitary"),
           ["clustered", "disconnected", "clustered"]
         )
+      })
+    )
+
+    it.effect("a server that is frozen for a while costs what was given up, and no more", () =>
+      Effect.gen(function* () {
+        const { command } = yield* Server
+        const pid = Number(/process_id:(\d+)/.exec(String(yield* command("INFO", "server")))?.[1])
+        const [a, b] = [yield* startNode("a", "frozen", 600), yield* startNode("b", "frozen", 600)]
+        yield* clustered(a, b)
+        process.kill(pid, "SIGSTOP")
+        yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(pid, "SIGCONT")))
+        a.send({ topic: "numbers", event: 1 })
+        yield* until("both know", () => [a, b].every(({ statuses }) => statuses.at(-1) === "disconnected"))
+        process.kill(pid, "SIGCONT")
+        yield* clustered(a, b)
+        a.send({ topic: "numbers", event: 2 })
+        yield* until("b heard the last", () => b.told.at(-1)?.event === 2)
+        assertSound(b.told, "a", 2)
       })
     )
 

@@ -18,8 +18,8 @@ export interface Options {
 /** Who does not hear a goodbye notices the silence. */
 const longestGoodbye = "1 second"
 
-/** How long closing a connection may take. */
-const longestEnd = "1 second"
+/** How long closing a connection is waited for. */
+const longestEnd = "100 millis"
 
 /** Has started when the node hears itself. */
 export const start = ({

@@ -36,8 +36,11 @@ const longestEchoMillis = 5_000
 /** Answers to a hello are spread over this time, so that several hellos are answered at once. */
 const answerMillis = 100
 
-/** How long closing a connection may take. */
-const longestEnd = "1 second"
+/** How long it may take to subscribe and be heard: a server that is frozen accepts connections, and says nothing. */
+const openMillis = 15_000
+
+/** How long closing a connection is waited for: it takes no time, unless it is still being opened. */
+const longestEnd = "100 millis"
 
 const firstPauseMillis = 100
 const longestPauseMillis = 5_000
@@ -67,7 +70,12 @@ export class Listener {
       const onHeard = Effect.sync(() => {
         heard = true
       })
-      const error = yield* Effect.flip(interruptedWithin(longestEnd, Effect.scoped(this.listen(onHeard))))
+      const tooLong = Effect.andThen(
+        Effect.sleep(openMillis),
+        Effect.suspend(() => (heard ? Effect.never : Effect.fail(new Deaf({ millis: openMillis }))))
+      )
+      const listen = interruptedWithin(longestEnd, Effect.scoped(this.listen(onHeard)))
+      const error = yield* Effect.flip(Effect.raceFirst(listen, tooLong))
       this.options.cluster.disconnected()
       yield* this.options.onDisconnected(error)
       if (heard) {
