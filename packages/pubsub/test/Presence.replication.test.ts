@@ -333,15 +333,80 @@ describe("a node", () => {
     Effect.gen(function* () {
       const bus = makeBus()
       const [one, other] = yield* pair(bus, { leaveOnShutdown: true })
-      bus.faults = { drop: 0, duplicate: 100, hold: 50 }
       yield* one.track(1, "ada", "Ada")
       yield* pass("2 seconds")
       one.here.length = 0
       yield* one.stop
-      bus.release()
+      yield* settle
+      told(other)
+      bus.replay("all")
       yield* settle
       assert.deepStrictEqual(yield* names(other), [])
+      yield* pass("2 minutes")
+      assert.deepStrictEqual(told(other), [])
       yield* end(other)
+    })
+  )
+
+  it.effect("that comes back by a change is shown with that change", () =>
+    Effect.gen(function* () {
+      const bus = makeBus()
+      bus.tellsGaps = false
+      const [one, other] = yield* pair(bus)
+      const ada = yield* one.track(1, "ada", "Ada")
+      const alan = yield* one.track(1, "alan", "Alan")
+      yield* pass("2 seconds")
+      bus.cut(one.id, other.id)
+      yield* pass("40 seconds")
+      told(other)
+      bus.mend(one.id, other.id)
+      yield* Scope.close(ada.scope, Exit.void)
+      yield* settle
+      assert.deepStrictEqual(told(other), [{ joins: [alan.tracked.ref], leaves: [] }])
+      assert.deepStrictEqual(yield* names(other), ["Alan"])
+      yield* end(one, other)
+    })
+  )
+
+  it.effect("that is down is not brought back by what it said before", () =>
+    Effect.gen(function* () {
+      const bus = makeBus()
+      const [one, other] = yield* pair(bus)
+      const ada = yield* one.track(1, "ada", "Ada")
+      yield* pass("2 seconds")
+      yield* ada.tracked.update({ name: "Countess" })
+      yield* pass("2 seconds")
+      yield* Scope.close(ada.scope, Exit.void)
+      yield* one.track(1, "grace", "Grace")
+      yield* pass("2 seconds")
+      bus.cut(one.id, other.id)
+      yield* pass("31 seconds")
+      told(other)
+      bus.mend(one.id, other.id)
+      bus.unplug(one.id)
+      // The last one is the state that it is known to have.
+      bus.replay("first half")
+      yield* settle
+      assert.deepStrictEqual(told(other), [])
+      yield* end(one, other)
+    })
+  )
+
+  it.effect("whose presence has started anew is not what it was before because of what arrives late", () =>
+    Effect.gen(function* () {
+      const bus = makeBus()
+      const [one, other] = yield* pair(bus)
+      yield* one.track(1, "ada", "Ada")
+      yield* pass("2 seconds")
+      yield* one.restart
+      yield* one.track(1, "grace", "Grace")
+      yield* pass("2 seconds")
+      told(other)
+      bus.replay("all")
+      yield* settle
+      assert.deepStrictEqual(yield* names(other), ["Grace"])
+      assert.deepStrictEqual(told(other), [])
+      yield* end(one, other)
     })
   )
 
@@ -453,9 +518,11 @@ describe("who misses a message", () => {
       bus.faults.drop = 0
       yield* one.track(1, "b", "b")
       bus.sent.length = 0
-      // It hears of the second one, and every question or answer is lost for a while.
+      // It hears of the second one, and every question or answer is lost for a while; what is old arrives again.
       yield* Effect.yieldNow
       bus.faults.drop = 100
+      yield* settle
+      bus.replay("first half")
       yield* pass("10 seconds")
       bus.faults.drop = 0
       yield* pass("1500 millis")

@@ -8,14 +8,18 @@ import { Fold, type Meta, names, type Node, pass, settle, shown, startNode, View
 import { seeded } from "./fixtures/Random.ts"
 
 /** An application with presence as a child, and another node on its bus. */
-const scenario = (options: Child.Options = {}, strategy: Supervisor.Strategy = "one_for_one") =>
+const scenario = (
+  options: Child.Options = {},
+  strategy: Supervisor.Strategy = "one_for_one",
+  viewers: typeof Viewers.layer = Viewers.layer
+) =>
   Effect.gen(function* () {
     const bus = new Bus(seeded(1))
     const other = yield* startNode(bus)
     const scope = yield* Scope.make()
     const app = Supervisor.layer("App", {
       strategy,
-      children: [Child.layer("pubsub", bus.layer()), Child.layer("viewers", Viewers.layer, options)]
+      children: [Child.layer("pubsub", bus.layer()), Child.layer("viewers", viewers, options)]
     })
     const context = yield* Layer.buildWithScope(app, scope)
     const run: Node["run"] = (effect) => Effect.provideContext(effect, context)
@@ -62,6 +66,28 @@ describe("when presence crashes, what is tracked", () => {
       yield* Scope.close(scope, Exit.void)
       yield* pass("2 seconds")
       assert.deepStrictEqual(yield* lists, [])
+      yield* stop
+    })
+  )
+
+  it.effect("is not gone for other nodes while the child that presence is part of takes its time to start", () =>
+    Effect.gen(function* () {
+      const slow = Layer.effectDiscard(Effect.sleep("8 seconds"))
+      const child = Layer.merge(Viewers.layer, Layer.provideMerge(slow, Viewers.layer))
+      const starting = yield* Effect.forkChild(scenario({}, "one_for_one", child), { startImmediately: true })
+      yield* pass("10 seconds")
+      yield* pass("10 seconds")
+      const { lists, other, run, stop } = yield* Fiber.join(starting)
+      const scope = yield* Scope.make()
+      yield* run(Viewers.track(1, "ada", { name: "Ada" })).pipe(Scope.provide(scope))
+      yield* pass("2 seconds")
+      diffsOn(other)
+      yield* Tree.kill("App/viewers")
+      for (let seconds = 0; seconds < 10; seconds++) yield* pass("1 second")
+      assert.strictEqual((yield* Tree.get("App/viewers")).status, "running")
+      assert.deepStrictEqual(yield* lists, ["Ada"])
+      assert.deepStrictEqual(diffsOn(other), [])
+      yield* Scope.close(scope, Exit.void)
       yield* stop
     })
   )
@@ -189,6 +215,28 @@ describe("when PubSub crashes", () => {
       })
     )
   }
+})
+
+describe("when a PubSub of one node crashes", () => {
+  it.effect("presence starts again as well, and goes on", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const app = Supervisor.layer("App", {
+        strategy: "one_for_one",
+        children: [Child.layer("pubsub", PubSub.layerLocal), Child.layer("viewers", Viewers.layer)]
+      })
+      const context = yield* Layer.buildWithScope(app, scope)
+      yield* Effect.gen(function* () {
+        yield* Viewers.track(1, "ada", { name: "Ada" })
+        yield* Tree.kill("App/pubsub")
+        yield* pass("15 seconds")
+        yield* pass("15 seconds")
+        const [entry] = yield* Viewers.getByKey(1, "ada")
+        assert.strictEqual(entry?.node, (yield* PubSub.PubSub).node)
+      }).pipe(Scope.provide(scope), Effect.provideContext(context))
+      yield* Scope.close(scope, Exit.void)
+    })
+  )
 })
 
 describe("the end", () => {

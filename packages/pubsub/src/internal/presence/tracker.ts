@@ -73,7 +73,10 @@ export class Tracker implements Teller {
   private readonly replaces = new Set<string>()
   private lastSent = Number.NEGATIVE_INFINITY
   private readonly startedAt: number
-  /** Others are told nothing before: they would take those for gone who are handed over to this process. */
+  /**
+   * Others are told nothing before: they would take those for gone who are handed over to this process once the child that
+   * it is part of is up. Until then they do not miss it.
+   */
   private announceAt: number
   private missed = true
   private askedAllAt = Number.NEGATIVE_INFINITY
@@ -90,7 +93,7 @@ export class Tracker implements Teller {
     this.clockOfTime = Context.get(parts.services, Clock.Clock)
     this.prefix = `${parts.node.slice(0, 8)}${this.incarnation.toString(36)}`
     this.startedAt = this.now()
-    this.announceAt = parts.shared.handingOver > 0 ? this.startedAt + parts.options.periodMillis : this.startedAt
+    this.announceAt = this.startedAt + (parts.shared.handingOver > 0 ? parts.options.silentMillis : 0)
   }
 
   // ------------------------------------------------------------------------------------------------------------------
