@@ -309,6 +309,8 @@ describe("RedisAdapter", () => {
       yield* Scope.close(scope, Exit.void)
       // By the live clock: nobody moves a test clock while a scope closes.
       assert.isBelow(performance.now() - began, 2_500)
+      // What did not leave was given up.
+      yield* a.flush
     }).pipe(quiet)
   )
 })

@@ -50,15 +50,16 @@ export const start = ({
     const publishing = yield* Effect.forkScoped(publisher.run)
     yield* Effect.forkScoped(listener.run)
     yield* Deferred.await(started)
+    const goodbye = Effect.gen(function* () {
+      publisher.end()
+      yield* publisher.flush
+      yield* Fiber.interrupt(publishing)
+      yield* publish(cluster.sign("bye"))
+    })
     yield* Effect.addFinalizer(() =>
-      within(
-        longestGoodbye,
-        Effect.gen(function* () {
-          publisher.end()
-          yield* publisher.flush
-          yield* Fiber.interrupt(publishing)
-          yield* publish(cluster.sign("bye"))
-        })
+      Effect.andThen(
+        within(longestGoodbye, goodbye),
+        Effect.sync(() => publisher.abandon())
       )
     )
     return { send: (message, to) => publisher.send(message, to), flush: publisher.flush }

@@ -86,6 +86,14 @@ export class Publisher {
     this.ended = true
   }
 
+  /** Gives up what is left: nobody sends it any more. */
+  abandon(): void {
+    this.ended = true
+    this.onTheirWay = 0
+    this.outbox.clear()
+    this.awaken()
+  }
+
   readonly flush: Effect.Effect<void> = Effect.callback((resume) => {
     const waiter = { until: this.came, resume: () => resume(Effect.void) }
     this.waiters.push(waiter)
