@@ -101,6 +101,7 @@ describe("the process", () => {
     assert.match(stdout, /things=30/)
     assert.match(stdout, /\| shared +\| ours +\| +37 \|/)
     assert.include(stdout, "A thing is a thing.")
+    assert.match(bench("tiny", "--case", "sized", "--set", "things=30").stdout, /\| sized +\| ours +\| +30 \|/)
   })
 
   it("ends with 1 and the reason when what the suite shares cannot be had", () => {

@@ -8,8 +8,8 @@ export interface Bus<Of = Topic> {
 }
 
 export interface Topic {
-  /** Broadcasts the numbers from 0 to `count`, one after another. */
-  readonly broadcast: (count: number) => Effect.Effect<void>
+  /** Broadcasts the numbers from `first` up to before `end`, one after another. */
+  readonly broadcast: (first: number, end: number) => Effect.Effect<void>
   /** Registers a subscription that nobody takes anything from, until the scope closes. */
   readonly subscribe: Effect.Effect<unknown, never, Scope.Scope>
   /** Subscribes and takes what comes until the scope closes: `take` hears every number. */

@@ -15,9 +15,9 @@ export const coppice: Bus<StreamTopic> = {
         const topic = Numbers(key)
         const subscribe = provided(PubSub.subscribe(topic))
         return {
-          broadcast: (count) =>
+          broadcast: (first, end) =>
             Effect.gen(function* () {
-              for (let event = 0; event < count; event++) yield* PubSub.broadcast(topic, event)
+              for (let event = first; event < end; event++) yield* PubSub.broadcast(topic, event)
             }).pipe(Effect.orDie, provided),
           subscribe,
           consume: (take) =>

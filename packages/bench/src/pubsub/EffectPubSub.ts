@@ -9,9 +9,9 @@ export const effectPubSub: Bus<StreamTopic> = {
       Effect.map(PubSub.sliding<number>(1_024), (pubsub): StreamTopic => {
         const subscribe = PubSub.subscribe(pubsub)
         return {
-          broadcast: (count) =>
+          broadcast: (first, end) =>
             Effect.gen(function* () {
-              for (let event = 0; event < count; event++) yield* PubSub.publish(pubsub, event)
+              for (let event = first; event < end; event++) yield* PubSub.publish(pubsub, event)
             }),
           subscribe,
           consume: (take) =>

@@ -15,9 +15,9 @@ export const emitter: Bus = {
             () => Effect.sync(() => emitter.off("event", listener))
           )
         return {
-          broadcast: (count) =>
+          broadcast: (first, end) =>
             Effect.sync(() => {
-              for (let event = 0; event < count; event++) emitter.emit("event", event)
+              for (let event = first; event < end; event++) emitter.emit("event", event)
             }),
           subscribe: Effect.suspend(() => listen(() => {})),
           consume: listen

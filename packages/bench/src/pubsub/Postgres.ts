@@ -4,6 +4,7 @@ import { PgClient } from "@effect/sql-pg"
 import { Context, Effect, Layer, Redacted, Schema, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import type { Implementation, Place, SignalQueue } from "../jobs/Implementation.ts"
+import * as Producer from "../jobs/Producer.ts"
 import { createTable, insert, type Writes, writers } from "./Writes.ts"
 
 const Numbers = Topic.make("numbers", { event: Schema.Int })
@@ -39,11 +40,12 @@ export const coppicePubSub: Implementation<SignalQueue> = {
 /** Writes whose broadcasts leave after the commit. */
 export const broadcasting: Implementation<Writes> = {
   name: coppicePubSub.name,
-  configuration: "PubSub.broadcast inside sql.withTransaction, another node listening; until all has left",
+  configuration: "PubSub.broadcast inside sql.withTransaction, another node in another thread; until all has left",
   open: (place) =>
     Effect.gen(function* () {
       const services = yield* Layer.build(node(place))
-      yield* Layer.build(Layer.fresh(node(place)))
+      // The other node, in a thread that does nothing else.
+      yield* Producer.make(coppicePubSub, place)
       const sql = Context.get(services, SqlClient.SqlClient)
       const pubsub = Context.get(services, PubSub.PubSub)
       yield* createTable(sql)

@@ -22,22 +22,62 @@ import { notifying, quiet, type Writes, writers } from "../pubsub/Writes.ts"
 /** A measurement of any implementation; the scope ends with the sample. */
 type Sample<Of> = (bus: Bus<Of>) => Effect.Effect<number, never, Scope.Scope>
 
+/** What consumers of a topic have taken, in turn and whole: a figure of events of which some were lost would mean nothing. */
+const consumers = Effect.fnUntraced(function* (count: number, consume: Topic["consume"]) {
+  let end = 0
+  let left = 0
+  let complete = Deferred.makeUnsafe<void>()
+  for (let index = 0; index < count; index++) {
+    let next = 0
+    yield* consume((event) => {
+      if (event !== next) Deferred.doneUnsafe(complete, Effect.die(new Error(`${event} came for ${next}`)))
+      if (++next === end && --left === 0) Deferred.doneUnsafe(complete, Effect.void)
+    })
+  }
+  return {
+    /** Waits until all of them have taken what `send` sends, up to before this number. */
+    taken: (upTo: number, send: Effect.Effect<void>): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        end = upTo
+        left = count
+        complete = Deferred.makeUnsafe()
+        return Effect.andThen(send, Deferred.await(complete))
+      })
+  }
+})
+
 /** Events per second that subscribers have taken, from the first broadcast until the last of them has taken the last event. */
 const deliveries = <Of extends Topic>(subscribers: number, consume: (topic: Of) => Topic["consume"]): Sample<Of> =>
   Effect.fnUntraced(function* (bus) {
     const topic = yield* one(bus)
+    const { taken } = yield* consumers(subscribers, consume(topic))
     const events = Math.ceil((yield* size("deliveries")) / subscribers)
-    const complete = yield* Deferred.make<void>()
-    let left = subscribers
-    for (let index = 0; index < subscribers; index++) {
-      let next = 0
-      yield* consume(topic)((event) => {
-        // A figure of events of which some were lost would mean nothing.
-        if (event !== next) Deferred.doneUnsafe(complete, Effect.die(new Error(`${event} came for ${next}`)))
-        if (++next === events && --left === 0) Deferred.doneUnsafe(complete, Effect.void)
-      })
-    }
-    return yield* perSecond(events * subscribers, Effect.andThen(topic.broadcast(events), Deferred.await(complete)))
+    return yield* perSecond(events * subscribers, taken(events, topic.broadcast(0, events)))
+  })
+
+/** The same beside a subscription that nobody takes anything from. */
+const besideIdle =
+  <Of extends Topic>(sample: Sample<Of>): Sample<Of> =>
+  (bus) =>
+    sample({
+      ...bus,
+      topics: (count) =>
+        Effect.tap(
+          bus.topics(count),
+          Effect.forEach(({ subscribe }) => subscribe)
+        )
+    })
+
+/** The same, one event at a time: the next is broadcast when all have taken the last. */
+const oneAtATime = (subscribers: number): Sample<Topic> =>
+  Effect.fnUntraced(function* (bus) {
+    const topic = yield* one(bus)
+    const { taken } = yield* consumers(subscribers, topic.consume)
+    const events = Math.ceil((yield* size("deliveries")) / subscribers / 10)
+    const send = Effect.gen(function* () {
+      for (let event = 0; event < events; event++) yield* taken(event + 1, topic.broadcast(event, event + 1))
+    })
+    return yield* perSecond(events * subscribers, send)
   })
 
 const subscribeAndUnsubscribe: Sample<Topic> = Effect.fnUntraced(function* (bus) {
@@ -216,6 +256,16 @@ export const pubsub: Suite = {
     ...locally(1, 2_000_000),
     ...locally(100, 10_000_000),
     ...locally(1_000, 10_000_000),
+    compare<Topic>(
+      rate("to 100 streams, beside one that takes nothing", "deliveries/s", null),
+      besideIdle(deliveries(100, ({ consume }) => consume)),
+      [coppice, effectPubSub]
+    ),
+    compare(rate("to 1000 streams, one event at a time", "deliveries/s", null), oneAtATime(1_000), [
+      coppice,
+      effectPubSub,
+      emitter
+    ]),
     compare(rate("subscribe and unsubscribe", "times/s", 200_000), subscribeAndUnsubscribe, [
       coppice,
       effectPubSub,
