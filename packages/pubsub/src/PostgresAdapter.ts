@@ -36,8 +36,9 @@ export interface Options {
    */
   readonly listenUrl?: Redacted.Redacted | undefined
   /**
-   * How often the listening connection is looked at, and how long a quiet node says nothing: 10 seconds by default. A
-   * node that was not heard for three times as long is not counted any more.
+   * How often the listening connection is looked at, how long a quiet node says nothing, and how long the database may
+   * take to take what is broadcast before the connection is given up: 10 seconds by default. A node that was not heard for
+   * three times as long is not counted any more.
    */
   readonly heartbeat?: Duration.Input | undefined
   /** How long events over 7 kB can be fetched: 2 minutes by default. A node that was frozen for longer gets a `Gap`. */
@@ -123,7 +124,8 @@ export const make =
         statements,
         metrics: measured,
         onSigned: listener.onSigned,
-        now: listener.now
+        now: listener.now,
+        statementMillis: heartbeatMillis
       })
       yield* Effect.forkScoped(sender.run)
       yield* Effect.forkScoped(

@@ -23,10 +23,9 @@ export interface Options {
   /** When a sign of life has left: the time at which it was taken from the outbox. */
   readonly onSigned: (takenAt: number) => void
   readonly now: () => number
+  /** How long a statement may take, in milliseconds: after that the connection is taken for dead. */
+  readonly statementMillis: number
 }
-
-/** How long a statement may take, in milliseconds: after that the connection is taken for dead. */
-const statementMillis = 10_000
 
 type Open = Effect.Effect<PgConnection.PgConnection, SqlError.SqlError, Scope.Scope>
 
@@ -66,7 +65,7 @@ export const connect = <E>(
 
 /** Uses a connection that is open, and others after it; the last closes with the scope. */
 export const make = Effect.fnUntraced(function* (options: Options) {
-  const { metrics, onSigned, outbox, statements } = options
+  const { metrics, onSigned, outbox, statementMillis, statements } = options
   let link: Link | undefined = options.link
   const disconnect = Effect.suspend(() => {
     const { scope } = link ?? {}
