@@ -32,7 +32,9 @@ const scenario = (
           entries.map(({ meta, node, ref }) => `${key} ${ref} ${meta.name} ${node}`)
         )
       assert.deepStrictEqual(plain(here).flat().toSorted(), plain(elsewhere).flat().toSorted())
-      return Array.from(here.values(), (entries) => entries.map(({ meta }) => meta.name)).flat()
+      return Array.from(here.values(), (entries) => entries.map(({ meta }) => meta.name))
+        .flat()
+        .toSorted()
     })
     return { bus, other, run, lists, stop: Effect.andThen(Scope.close(scope, Exit.void), other.stop) }
   })
@@ -116,6 +118,9 @@ describe("when presence crashes, what is tracked", () => {
       yield* Fiber.interrupt(nobody)
       yield* pass("10 seconds")
       yield* Fiber.join(alan)
+      // Who gave up waiting is not tracked, and may be again.
+      const later = yield* run(Viewers.track(1, "nobody", { name: "Nobody" })).pipe(Scope.provide(scope))
+      yield* later.untrack
       assert.deepStrictEqual(yield* lists, ["Ada!", "Alan"])
       const left = diffsOn(other).flatMap(({ leaves }) => [...leaves.keys()])
       assert.deepStrictEqual(left.toSorted(), ["ada", "grace"])
@@ -188,7 +193,7 @@ describe("when presence crashes, what is tracked", () => {
 
 describe("when PubSub crashes", () => {
   for (const strategy of ["one_for_one", "rest_for_one", "one_for_all"] as const) {
-    it.effect(`presence starts again on the new node id, and other nodes see no diff (${strategy})`, () =>
+    it.effect(`presence goes on with the new node id, and other nodes see no diff (${strategy})`, () =>
       Effect.gen(function* () {
         const { bus, lists, other, run, stop } = yield* scenario({}, strategy)
         const scope = yield* Scope.make()
@@ -200,6 +205,7 @@ describe("when PubSub crashes", () => {
         yield* Tree.kill("App/pubsub")
         yield* pass("5 seconds")
         assert.notStrictEqual((yield* run(PubSub.PubSub)).node, before)
+        assert.strictEqual((yield* Tree.get("App/viewers")).restarts, strategy === "one_for_one" ? 0 : 1)
         assert.deepStrictEqual(yield* lists, ["Ada", "Grace"])
         assert.deepStrictEqual(diffsOn(other), [])
         assert.strictEqual((yield* other.run(Viewers.getByKey(1, "ada")))[0]?.ref, ref)
@@ -218,7 +224,7 @@ describe("when PubSub crashes", () => {
 })
 
 describe("when a PubSub of one node crashes", () => {
-  it.effect("presence starts again as well, and goes on", () =>
+  it.effect("presence goes on", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const app = Supervisor.layer("App", {
@@ -229,8 +235,8 @@ describe("when a PubSub of one node crashes", () => {
       yield* Effect.gen(function* () {
         yield* Viewers.track(1, "ada", { name: "Ada" })
         yield* Tree.kill("App/pubsub")
-        yield* pass("15 seconds")
-        yield* pass("15 seconds")
+        yield* pass("2 seconds")
+        assert.strictEqual((yield* Tree.get("App/viewers")).restarts, 0)
         const [entry] = yield* Viewers.getByKey(1, "ada")
         assert.strictEqual(entry?.node, (yield* PubSub.PubSub).node)
       }).pipe(Scope.provide(scope), Effect.provideContext(context))

@@ -322,6 +322,45 @@ describe("fetch", () => {
     })
   )
 
+  it.effect("is not called for diffs that nobody follows, and no diff comes twice to who begins while it works", () =>
+    Effect.gen(function* () {
+      const gate = yield* Latch.make(false)
+      const calls: Array<ReadonlyArray<string>> = []
+      const fetching = fetchWith((keys) => {
+        calls.push(keys)
+        return Effect.as(gate.await, new Map())
+      })
+      yield* Effect.gen(function* () {
+        const lists = yield* collected(People.changes(1))
+        yield* settle
+        yield* People.track(1, "ada", ada)
+        yield* settle
+        assert.deepStrictEqual(calls, [["ada"]], "for the list alone")
+        const first = yield* collected(People.diffs(1))
+        yield* settle
+        yield* People.track(1, "grace", grace)
+        const second = yield* Effect.forkChild(People.subscribe(1), { startImmediately: true })
+        yield* settle
+        yield* gate.open
+        yield* settle
+        const { diffs, present } = yield* Fiber.join(second)
+        assert.deepStrictEqual(names(present), { ada: ["Ada"], grace: ["Grace"] })
+        const later = yield* collected(diffs)
+        yield* People.track(1, "alan", ada)
+        yield* settle
+        assert.deepStrictEqual(
+          first.map((diff) => [...diff.joins.keys()]),
+          [["grace"], ["alan"]]
+        )
+        assert.deepStrictEqual(
+          later.map((diff) => [...diff.joins.keys()]),
+          [["alan"]]
+        )
+        assert.strictEqual(lists.at(-1)?.size, 3)
+      }).pipe(Effect.scoped, Effect.provide(fetching))
+    })
+  )
+
   const failures: Record<string, Effect.Effect<never, string>> = {
     "that fails": Effect.fail("no database"),
     "that dies": Effect.die(new Error("a bug")),

@@ -1,7 +1,6 @@
 /** The service behind a presence: a tracker, those who read from it, and what `fetch` adds. */
 import { Effect, Exit, type Pull, type Schema, type Scope, Stream } from "effect"
 import type { NonEmptyReadonlyArray } from "effect/Array"
-import type { Status } from "../../Adapter.ts"
 import { PubSub } from "../../PubSub.ts"
 import { type AnyDiff, type AnyEntry, type AnyPresent, type Item, itemsOf, Net } from "./entry.ts"
 import type { Checked } from "./options.ts"
@@ -154,20 +153,8 @@ export const make = Effect.fnUntraced(function* ({ decodeMeta, fetch, name, opti
     Stream.runForEach(subscription.messages, (message) => Effect.sync(() => tracker.receive(message)))
   )
   yield* Effect.forkScoped(Effect.forever(tracker.turn))
-  yield* Effect.forkScoped(followStatus(pubsub, tracker))
   return service
 })
-
-/** Once the connection is back, others are asked, although the adapter may tell of a gap as well. */
-const followStatus = (pubsub: PubSub["Service"], tracker: Tracker): Effect.Effect<void> => {
-  let before: Status = "solitary"
-  return Stream.runForEach(pubsub.statusChanges, (status) =>
-    Effect.sync(() => {
-      if (before === "disconnected" && status !== "disconnected") tracker.mayHaveMissed()
-      before = status
-    })
-  )
-}
 
 // --------------------------------------------------------------------------------------------------------------------
 // fetching

@@ -57,7 +57,8 @@ let incarnations = 0
 const lastWordsMillis = 1_000
 
 export class Tracker implements Teller {
-  readonly node: string
+  /** The id under which others know this node. */
+  node: string
   private readonly parts: Parts
   private readonly clockOfTime: Clock.Clock
   private readonly incarnation = ++incarnations
@@ -79,6 +80,8 @@ export class Tracker implements Teller {
    */
   private announceAt: number
   private missed = true
+  /** Others have not been told yet that this node has another id. */
+  private moved = false
   private askedAllAt = Number.NEGATIVE_INFINITY
   private readonly wanted = new Map<string, Wanted>()
   /** Who has asked, and whether it needs the state. */
@@ -107,7 +110,7 @@ export class Tracker implements Teller {
 
   /** Takes over what another process was told of. */
   adopt(registrations: ReadonlyArray<Registration>, from: string): void {
-    if (from !== this.node) this.replaces.add(from)
+    this.takePlaceOf(from)
     const items: Array<Item> = []
     for (const registration of registrations) if (!registration.ended) items.push(this.register(registration))
     this.parts.roster.change([], items)
@@ -145,6 +148,25 @@ export class Tracker implements Teller {
     return Math.max(0, this.startedAt + this.parts.options.periodMillis - this.now())
   }
 
+  /** PubSub was restarted, and this is another node for the others: with the same people, who have not left. */
+  private move(node: string): void {
+    const former = this.node
+    this.node = node
+    this.takePlaceOf(former)
+    const before: Array<Item> = []
+    const after: Array<Item> = []
+    for (const registration of this.own) {
+      if (registration.item !== undefined) before.push(registration.item)
+      after.push(registration.tellBy(this))
+    }
+    this.parts.roster.change(before, after)
+    this.moved = true
+  }
+
+  private takePlaceOf(node: string): void {
+    if (node !== this.node) this.replaces.add(node)
+  }
+
   private register(registration: Registration): Item {
     const item = registration.tellBy(this)
     this.own.add(registration)
@@ -174,7 +196,10 @@ export class Tracker implements Teller {
   // ------------------------------------------------------------------------------------------------------------------
 
   readonly receive = (message: Message<Wire>): void => {
-    if (message._tag !== "Event") return this.mayHaveMissed()
+    if (message._tag !== "Event") {
+      this.missed = true
+      return this.wake()
+    }
     const { event, node } = message
     if (node === this.node) return
     if (event._tag === "Ask") {
@@ -200,22 +225,15 @@ export class Tracker implements Teller {
     }
   }
 
-  /** Asks all nodes for what is not known of them. */
-  mayHaveMissed(): void {
-    this.missed = true
-    this.wake()
-  }
-
   // ------------------------------------------------------------------------------------------------------------------
   // what is sent
   // ------------------------------------------------------------------------------------------------------------------
 
   /** Sends what is due, and sleeps until there is more. */
   readonly turn: Effect.Effect<void> = Effect.suspend(() => {
-    // A PubSub that has been restarted is another node, which nothing here has been subscribed to.
-    if (this.parts.pubsub.node !== this.node)
-      return Effect.die(new Error("PubSub has been restarted: so must presence"))
     this.news.closeUnsafe()
+    const { node } = this.parts.pubsub
+    if (node !== this.node) this.move(node)
     const now = this.now()
     const late = now - this.wakeAt
     if (late > this.parts.options.periodMillis) this.parts.replicas.forgive(late, now)
@@ -231,6 +249,10 @@ export class Tracker implements Teller {
     const sends: Array<Effect.Effect<void>> = []
     let next = replicas.tick(now)
     if (now >= this.announceAt) {
+      if (this.moved) {
+        this.moved = false
+        sends.push(this.everybody(this.state()))
+      }
       if (this.dirty) {
         if (now >= this.nextDelta) sends.push(this.broadcast(this.delta(), now))
       } else if (now >= this.lastSent + options.silentMillis) {
@@ -274,12 +296,13 @@ export class Tracker implements Teller {
     for (const kind of ["State", "Beat"] as const) {
       const [first, ...others] = answers[kind]
       if (first === undefined) continue
-      const told: Told =
-        kind === "State"
-          ? { _tag: "State", ...this.header(), all: [...this.told.values()] }
-          : { _tag: "Beat", ...this.header() }
+      const told: Told = kind === "State" ? this.state() : { _tag: "Beat", ...this.header() }
       sends.push(others.length === 0 ? this.direct(first, told) : this.everybody(told))
     }
+  }
+
+  private state(): Told {
+    return { _tag: "State", ...this.header(), all: [...this.told.values()] }
   }
 
   private delta(): Told {
