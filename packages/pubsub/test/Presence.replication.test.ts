@@ -2,9 +2,19 @@
 import { Presence } from "@coppice/pubsub"
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Exit, Layer, Metric, Schema, Scope } from "effect"
-import { Bus } from "./fixtures/Bus.ts"
-import { type Diff, type Node, names, pass, settle, startNode, Viewers } from "./fixtures/PresenceNodes.ts"
-import { seeded } from "./fixtures/Random.ts"
+import {
+  end,
+  makeBus,
+  names,
+  pair,
+  pass,
+  refs,
+  sentBy,
+  settle,
+  startNode,
+  told,
+  Viewers
+} from "./fixtures/PresenceNodes.ts"
 
 /** What `Viewers` is in later code. */
 class Newer extends Presence.Service<Newer>()("test/Viewers", {
@@ -16,38 +26,6 @@ const undecodable = Effect.map(Metric.snapshot, (all) => {
   const found = all.find(({ id }) => id === "coppice_presence_undecodable_total")
   return found?.type === "Counter" ? Number(found.state.count) : 0
 })
-
-const makeBus = () => new Bus(seeded(1))
-
-/** Two nodes that know each other. */
-const pair = (bus: Bus, options: Parameters<typeof startNode>[1] = {}) =>
-  Effect.gen(function* () {
-    const one = yield* startNode(bus, options)
-    const other = yield* startNode(bus, options)
-    yield* pass("10 seconds")
-    return [one, other] as const
-  })
-
-const end = (...nodes: ReadonlyArray<Node>) => Effect.forEach(nodes, (node) => node.stop, { discard: true })
-
-const refs = (present: Diff["joins"]) => Array.from(present.values(), (entries) => entries.map(({ ref }) => ref)).flat()
-
-/** The diffs that a node has told of a topic since the last time. */
-const told = (node: Node, topic = 1) =>
-  (node.folds.get(topic)?.diffs.splice(0) ?? []).map(({ joins, leaves }) => ({
-    joins: refs(joins),
-    leaves: refs(leaves)
-  }))
-
-/** What a node has sent since the last time: to whom, and what kind of message. */
-const sentBy = (bus: Bus, { id }: Node) =>
-  bus.sent
-    .splice(0)
-    .filter(({ from }) => from === id)
-    .map(({ event, to }) => {
-      const { _tag } = event as { readonly _tag: string }
-      return to === undefined ? _tag : `${_tag} to one`
-    })
 
 describe("entries", () => {
   it.effect("of a node are seen on the others, with the metas that came through the schema", () =>
@@ -449,93 +427,6 @@ describe("a node", () => {
       yield* pass("31 seconds")
       assert.deepStrictEqual(yield* names(other), [], "but who is down then is down")
       yield* end(other)
-    })
-  )
-})
-
-describe("who misses a message", () => {
-  it.effect("asks the owner, and nobody else, for the whole", () =>
-    Effect.gen(function* () {
-      const bus = makeBus()
-      bus.tellsGaps = false
-      const [one, other] = yield* pair(bus)
-      const third = yield* startNode(bus)
-      yield* pass("3 seconds")
-      bus.faults.drop = 100
-      yield* one.track(1, "a", "a")
-      yield* pass("1500 millis")
-      bus.faults.drop = 0
-      assert.deepStrictEqual(yield* names(other), [])
-      bus.sent.length = 0
-      yield* one.track(1, "b", "b")
-      yield* settle
-      for (const node of [other, third]) assert.deepStrictEqual(yield* names(node), ["a", "b"])
-      assert.deepStrictEqual(
-        bus.sent.filter(({ from }) => from !== one.id).map(({ to }) => to),
-        [one.id, one.id]
-      )
-      yield* end(one, other, third)
-    })
-  )
-
-  it.effect("sees it by the next heartbeat where no other change follows", () =>
-    Effect.gen(function* () {
-      const bus = makeBus()
-      bus.tellsGaps = false
-      const [one, other] = yield* pair(bus)
-      bus.faults.drop = 100
-      yield* one.track(1, "a", "a")
-      yield* settle
-      bus.faults.drop = 0
-      yield* pass("15 seconds")
-      assert.deepStrictEqual(yield* names(other), ["a"])
-      yield* end(one, other)
-    })
-  )
-
-  it.effect("sees it at once where the adapter tells of a gap, and who missed nothing is sent nothing again", () =>
-    Effect.gen(function* () {
-      const bus = makeBus()
-      const [one, other] = yield* pair(bus)
-      bus.cut(one.id, other.id)
-      yield* one.track(1, "a", "a")
-      yield* pass("2 seconds")
-      bus.sent.length = 0
-      bus.mend(one.id, other.id)
-      yield* settle
-      assert.deepStrictEqual(yield* names(other), ["a"])
-      assert.deepStrictEqual(sentBy(bus, one), ["Ask", "State to one"])
-      yield* pass("2 seconds")
-      bus.cut(one.id, other.id)
-      bus.sent.length = 0
-      bus.mend(one.id, other.id)
-      yield* settle
-      assert.deepStrictEqual(sentBy(bus, one), ["Ask", "Beat to one"])
-      yield* end(one, other)
-    })
-  )
-
-  it.effect("asks again until it is answered", () =>
-    Effect.gen(function* () {
-      const bus = makeBus()
-      bus.tellsGaps = false
-      const [one, other] = yield* pair(bus)
-      bus.faults.drop = 100
-      yield* one.track(1, "a", "a")
-      yield* pass("2 seconds")
-      bus.faults.drop = 0
-      yield* one.track(1, "b", "b")
-      bus.sent.length = 0
-      // It hears of the second one, and every question or answer is lost for a while; what is old arrives again.
-      yield* Effect.yieldNow
-      bus.faults.drop = 100
-      yield* settle
-      bus.replay(({ clock }) => clock === 0)
-      yield* pass("10 seconds")
-      bus.faults.drop = 0
-      yield* pass("1500 millis")
-      assert.deepStrictEqual(yield* names(other), ["a", "b"])
-      yield* end(one, other)
     })
   )
 })

@@ -205,7 +205,7 @@ describe("when PubSub crashes", () => {
         yield* Tree.kill("App/pubsub")
         yield* pass("5 seconds")
         assert.notStrictEqual((yield* run(PubSub.PubSub)).node, before)
-        assert.strictEqual((yield* Tree.get("App/viewers")).restarts, strategy === "one_for_one" ? 0 : 1)
+        assert.strictEqual((yield* Tree.get("App/viewers")).incarnation, strategy === "one_for_one" ? 1 : 2)
         assert.deepStrictEqual(yield* lists, ["Ada", "Grace"])
         assert.deepStrictEqual(diffsOn(other), [])
         assert.strictEqual((yield* other.run(Viewers.getByKey(1, "ada")))[0]?.ref, ref)

@@ -1,0 +1,91 @@
+// Presence on many nodes when messages between them are lost.
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { end, makeBus, names, pair, pass, sentBy, settle, startNode } from "./fixtures/PresenceNodes.ts"
+
+describe("who misses a message", () => {
+  it.effect("asks the owner, and nobody else, for the whole", () =>
+    Effect.gen(function* () {
+      const bus = makeBus()
+      bus.tellsGaps = false
+      const [one, other] = yield* pair(bus)
+      const third = yield* startNode(bus)
+      yield* pass("3 seconds")
+      bus.faults.drop = 100
+      yield* one.track(1, "a", "a")
+      yield* pass("1500 millis")
+      bus.faults.drop = 0
+      assert.deepStrictEqual(yield* names(other), [])
+      bus.sent.length = 0
+      yield* one.track(1, "b", "b")
+      yield* settle
+      for (const node of [other, third]) assert.deepStrictEqual(yield* names(node), ["a", "b"])
+      assert.deepStrictEqual(
+        bus.sent.filter(({ from }) => from !== one.id).map(({ to }) => to),
+        [one.id, one.id]
+      )
+      yield* end(one, other, third)
+    })
+  )
+
+  it.effect("sees it by the next heartbeat where no other change follows", () =>
+    Effect.gen(function* () {
+      const bus = makeBus()
+      bus.tellsGaps = false
+      const [one, other] = yield* pair(bus)
+      bus.faults.drop = 100
+      yield* one.track(1, "a", "a")
+      yield* settle
+      bus.faults.drop = 0
+      yield* pass("15 seconds")
+      assert.deepStrictEqual(yield* names(other), ["a"])
+      yield* end(one, other)
+    })
+  )
+
+  it.effect("sees it at once where the adapter tells of a gap, and who missed nothing is sent nothing again", () =>
+    Effect.gen(function* () {
+      const bus = makeBus()
+      const [one, other] = yield* pair(bus)
+      bus.cut(one.id, other.id)
+      yield* one.track(1, "a", "a")
+      yield* pass("2 seconds")
+      bus.sent.length = 0
+      bus.mend(one.id, other.id)
+      yield* settle
+      assert.deepStrictEqual(yield* names(other), ["a"])
+      assert.deepStrictEqual(sentBy(bus, one), ["Ask", "State to one"])
+      yield* pass("2 seconds")
+      bus.cut(one.id, other.id)
+      bus.sent.length = 0
+      bus.mend(one.id, other.id)
+      yield* settle
+      assert.deepStrictEqual(sentBy(bus, one), ["Ask", "Beat to one"])
+      yield* end(one, other)
+    })
+  )
+
+  it.effect("asks again until it is answered", () =>
+    Effect.gen(function* () {
+      const bus = makeBus()
+      bus.tellsGaps = false
+      const [one, other] = yield* pair(bus)
+      bus.faults.drop = 100
+      yield* one.track(1, "a", "a")
+      yield* pass("2 seconds")
+      bus.faults.drop = 0
+      yield* one.track(1, "b", "b")
+      bus.sent.length = 0
+      // It hears of the second one, and every question or answer is lost for a while; what is old arrives again.
+      yield* Effect.yieldNow
+      bus.faults.drop = 100
+      yield* settle
+      bus.replay(({ clock }) => clock === 0)
+      yield* pass("10 seconds")
+      bus.faults.drop = 0
+      yield* pass("1500 millis")
+      assert.deepStrictEqual(yield* names(other), ["a", "b"])
+      yield* end(one, other)
+    })
+  )
+})
