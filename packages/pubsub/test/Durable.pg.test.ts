@@ -1,100 +1,19 @@
-import { Postgres } from "@coppice/postgres"
-import { DurableTopic, Migrations, PubSub } from "@coppice/pubsub"
-import { PgClient } from "@effect/sql-pg"
-import { assert, describe, layer } from "@effect/vitest"
+import { DurableTopic, PubSub } from "@coppice/pubsub"
+import { assert, layer } from "@effect/vitest"
+import { Deferred, Effect, Fiber, Option, Random, Stream } from "effect"
+import { zero } from "../src/internal/durable/position.ts"
+import * as Store from "../src/internal/durable/store.ts"
 import {
-  Clock,
-  Context,
-  Deferred,
-  type Duration,
-  Effect,
-  Exit,
-  Fiber,
-  Layer,
-  Option,
-  Random,
-  References,
-  Schema,
-  Scope,
-  Stream
-} from "effect"
-import * as Reactivity from "effect/reactivity/Reactivity"
-import { SqlClient } from "effect/sql"
-
-const Orders = DurableTopic.make("orders", { event: Schema.String })
-
-const Database = Postgres.layerTestDatabase({
-  template: { name: "pubsub", migrate: Migrations.run },
-  pool: { maxConnections: 12 }
-})
-
-/** A node with connections of its own, which hears of others by polling only. */
-const startNode = Effect.fnUntraced(function* (pollInterval: Duration.Input = "20 millis") {
-  const server = yield* Postgres.Server
-  const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
-  const services = yield* Layer.buildWithScope(
-    Layer.fresh(DurableTopic.layer({ pollInterval, migrate: false })).pipe(
-      Layer.provideMerge(Layer.fresh(PubSub.layerLocal)),
-      Layer.provideMerge(Layer.fresh(PgClient.layerFrom(PgClient.make({ url: server.url(), maxConnections: 8 })))),
-      Layer.provide(Reactivity.layer)
-    ),
-    scope
-  )
-  return {
-    durable: Context.get(services, DurableTopic.DurableTopics),
-    sql: Context.get(services, SqlClient.SqlClient),
-    stop: Scope.close(scope, Exit.void)
-  }
-})
-
-const setUp = Effect.gen(function* () {
-  const sql = yield* SqlClient.SqlClient
-  yield* sql`drop table if exists handled`
-  yield* sql`truncate pubsub.events, pubsub.positions, pubsub.pruned`
-  yield* sql`create table handled (id int4 generated always as identity, event text, node text)`
-  return sql
-})
-
-/** Waits, in real time, until something is so. */
-const eventually = <A, E, R>(
-  what: string,
-  look: Effect.Effect<A, E, R>,
-  good: (answer: A) => boolean,
-  within = 10_000
-) =>
-  Effect.gen(function* () {
-    const began = performance.now()
-    for (;;) {
-      const answer = yield* look
-      if (good(answer)) return answer
-      if (performance.now() - began > within) {
-        return yield* Effect.die(new Error(`not within ${within} ms: ${what}, but ${JSON.stringify(answer)}`))
-      }
-      yield* Effect.sleep(5)
-    }
-  })
-
-const quietly = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.scoped(Effect.provideService(effect, References.MinimumLogLevel, "None"))
-
-interface Seen {
-  readonly position: string
-  readonly event: string
-}
-
-/** Everything that a stream has, from now on. */
-const collect = Effect.fnUntraced(function* (durable: DurableTopic.Shape, from: DurableTopic.From) {
-  const seen: Array<Seen> = []
-  yield* Effect.forkScoped(
-    Stream.runForEach(durable.stream(Orders, { from }), (message) =>
-      Effect.sync(() => {
-        assert.strictEqual(message._tag, "Event")
-        if (message._tag === "Event") seen.push({ position: message.position, event: message.event })
-      })
-    )
-  )
-  return seen
-})
+  collect,
+  Database,
+  eventually,
+  Orders,
+  outside,
+  quietly,
+  type Seen,
+  setUp,
+  startNode
+} from "./fixtures/DurableNodes.ts"
 
 layer(Database, { excludeTestServices: true })("under concurrent commits", (it) => {
   it.effect("every reader sees every event once, in one order that a replay repeats", () =>
@@ -167,7 +86,7 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
         assert.deepStrictEqual(returning, live.slice(0, returning.length))
         assert.isAbove(returning.length, live.length - 10)
         assert.deepStrictEqual(
-          [...live].sort((a, b) => (a.position < b.position ? -1 : 1)),
+          live.toSorted((a, b) => (a.position < b.position ? -1 : 1)),
           live
         )
         // The events of a transaction follow each other in their order.
@@ -229,6 +148,27 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
     )
   )
 
+  it.effect("readers on other nodes are woken too, where the nodes are connected", () =>
+    quietly(
+      Effect.gen(function* () {
+        yield* setUp
+        const one = yield* startNode("1 minute", PubSub.layerPostgres())
+        const two = yield* startNode("1 minute", PubSub.layerPostgres())
+        const seen = yield* collect(two.durable, "now")
+        // Its subscription is made before its first look.
+        yield* Effect.sleep("50 millis")
+        yield* one.sql.withTransaction(
+          Effect.forEach(["a", "b", "c"], (event) => one.durable.publish(Orders, event), { discard: true })
+        )
+        yield* eventually(
+          "all are seen",
+          Effect.sync(() => seen.length),
+          (n) => n === 3
+        )
+      })
+    )
+  )
+
   it.effect("what another transaction has held back is seen soon after that has ended", () =>
     quietly(
       Effect.gen(function* () {
@@ -281,171 +221,42 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
   )
 })
 
-/** Not in the transaction of a client. */
-const outside = <A, E>(sql: SqlClient.SqlClient, effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  Effect.updateContext(effect, (context: Context.Context<never>): Context.Context<never> =>
-    Context.omit(sql.transactionService)(context)
-  )
-
-/** What consumers have written that committed, in the order of handling. */
-const handled = (sql: SqlClient.SqlClient) =>
-  sql<{ readonly event: string; readonly node: string }>`select event, node from handled order by id`
-
-layer(Database, { excludeTestServices: true })("consumers of one name on several nodes", (it) => {
-  const consume = (
-    node: { readonly durable: DurableTopic.Shape; readonly sql: SqlClient.SqlClient },
-    name: string,
-    before: (event: string) => Effect.Effect<unknown> = () => Effect.void,
-    options: DurableTopic.ConsumeOptions = {}
-  ) =>
-    Effect.forkScoped(
-      node.durable.consume(
-        Orders,
-        "billing",
-        ({ event }) =>
-          Effect.andThen(
-            before(event),
-            Effect.asVoid(node.sql`insert into handled (event, node) values (${event}, ${name})`)
-          ),
-        { batchSize: 7, ...options }
-      )
-    )
-
-  it.effect("handle every event once, in order, one at a time", () =>
+layer(Database, { excludeTestServices: true })("a plan that was made while there were no events", (it) => {
+  it.effect("still goes by the indexes when there are many", () =>
     quietly(
       Effect.gen(function* () {
-        const sql = yield* setUp
-        const nodes = [yield* startNode(), yield* startNode(), yield* startNode()]
-        let busy = 0
-        let most = 0
-        const overlap = () =>
-          Effect.sync(() => void (most = Math.max(most, ++busy))).pipe(
-            Effect.andThen(Effect.yieldNow),
-            Effect.andThen(Effect.sync(() => busy--))
-          )
-        for (const [index, node] of nodes.entries()) yield* consume(node, `${index}`, overlap)
-        const events = Array.from({ length: 200 }, (_, index) => `${index}`)
-        for (const event of events) yield* nodes[Number(event) % 3]!.durable.publish(Orders, event)
-        const rows = yield* eventually("all are handled", handled(sql), (rows) => rows.length >= events.length)
-        assert.deepStrictEqual(
-          rows.map(({ event }) => event),
-          events
-        )
-        assert.strictEqual(most, 1)
-      })
-    )
-  )
-
-  it.effect("take over from one whose connection is killed, and nothing of it remains", () =>
-    quietly(
-      Effect.gen(function* () {
-        const sql = yield* setUp
-        const [one, two] = [yield* startNode(), yield* startNode()]
-        yield* one.durable.publishMany(Orders, ["a", "b", "c"])
-        const reached = yield* Deferred.make<void>()
-        const interrupted = yield* Deferred.make<void>()
-        yield* consume(
-          one,
-          "one",
-          (event) =>
-            event === "a"
-              ? Effect.void
-              : Deferred.succeed(reached, undefined).pipe(
-                  Effect.andThen(Effect.never),
-                  Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+        const admin = yield* setUp
+        const { sql } = yield* startNode("20 millis", PubSub.layerLocal, {
+          plan_cache_mode: "force_generic_plan"
+        })
+        // One connection has prepared them all.
+        const plans = yield* sql.withTransaction(
+          Effect.gen(function* () {
+            const store = Store.make({ schema: `"pubsub"`, sql, time: "database" })
+            yield* store.page("orders", zero, 250)
+            yield* store.consumerPage("orders", "billing", 100)
+            yield* store.prune(1_000)
+            yield* admin`insert into pubsub.events (topic, xid, event, inserted_at, expires_at)
+              select 'orders', n / 1000, '{}', now(), now() + interval '1 day' from generate_series(1, 20000) n`
+            const prepared = yield* sql<{ readonly name: string; readonly parameters: number }>`
+              select name, cardinality(parameter_types)::int4 as parameters from pg_prepared_statements
+               where statement like '%pubsub"%' and statement not like '%pg_prepared_statements%'`
+            return yield* Effect.forEach(prepared, ({ name, parameters }) =>
+              Effect.map(
+                sql.unsafe<{ readonly "QUERY PLAN": string }>(
+                  `explain execute "${name}" (${Array.from({ length: parameters }, () => "null").join(", ")})`
                 ),
-          { lease: "300 millis" }
+                (rows) => rows.map((row) => row["QUERY PLAN"]).join("\n")
+              )
+            )
+          })
         )
-        yield* Deferred.await(reached)
-        yield* consume(two, "two")
-        yield* sql`select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted
-                     and database = (select oid from pg_database where datname = current_database())`
-        const rows = yield* eventually("all are handled", handled(sql), (rows) => rows.length >= 3)
-        assert.deepStrictEqual(
-          rows,
-          ["a", "b", "c"].map((event) => ({ event, node: "two" }))
-        )
-        // It does not go on with what is no longer its own.
-        yield* Deferred.await(interrupted)
-      })
-    )
-  )
-
-  it.effect("take over from one that is frozen, which commits nothing when it awakes", () =>
-    quietly(
-      Effect.gen(function* () {
-        const sql = yield* setUp
-        const [one, two] = [yield* startNode(), yield* startNode()]
-        yield* one.durable.publishMany(Orders, ["a", "b"])
-        const reached = yield* Deferred.make<void>()
-        const awake = yield* Deferred.make<void>()
-        const clock = yield* Clock.clockWith(Effect.succeed)
-        // Its time stands still, as that of a process that is stopped.
-        const frozen: Clock.Clock = Object.assign(Object.create(clock), { sleep: () => Effect.never })
-        const fiber = yield* consume(
-          one,
-          "one",
-          (event) =>
-            event === "a" ? Effect.void : Effect.andThen(Deferred.succeed(reached, undefined), Deferred.await(awake)),
-          { lease: "300 millis" }
-        ).pipe(Effect.provideService(Clock.Clock, frozen))
-        yield* Deferred.await(reached)
-        yield* consume(two, "two", undefined, { lease: "300 millis" })
-        const rows = yield* eventually("all are handled", handled(sql), (rows) => rows.length >= 2)
-        assert.deepStrictEqual(
-          rows,
-          ["a", "b"].map((event) => ({ event, node: "two" }))
-        )
-        yield* Deferred.succeed(awake, undefined)
-        yield* two.durable.publish(Orders, "c")
-        yield* eventually("goes on", handled(sql), (rows) => rows.length >= 3)
-        assert.deepStrictEqual(
-          (yield* handled(sql)).map(({ event }) => event),
-          ["a", "b", "c"]
-        )
-        yield* Fiber.interrupt(fiber)
-      })
-    )
-  )
-
-  it.effect("whose position is set while one is handling undo that, and go there", () =>
-    quietly(
-      Effect.gen(function* () {
-        const sql = yield* setUp
-        const node = yield* startNode()
-        let once = true
-        yield* node.durable.publishMany(Orders, ["a", "b", "c"])
-        yield* consume(
-          node,
-          "one",
-          (event) =>
-            Effect.suspend(() => {
-              if (event !== "c" || !once) return Effect.void
-              once = false
-              return outside(node.sql, node.durable.setPosition(Orders, "billing", "beginning"))
-            }),
-          { batchSize: 2 }
-        )
-        const rows = yield* eventually("all are handled", handled(sql), (rows) => rows.length >= 5)
-        assert.deepStrictEqual(
-          rows.map(({ event }) => event),
-          ["a", "b", "a", "b", "c"]
-        )
-      })
-    )
-  )
-
-  it.effect("leave to its handler all the time that it needs, as long as the node lives", () =>
-    quietly(
-      Effect.gen(function* () {
-        const sql = yield* setUp
-        const [one, two] = [yield* startNode(), yield* startNode()]
-        yield* consume(one, "one", () => Effect.sleep("700 millis"), { lease: "200 millis" })
-        yield* one.durable.publish(Orders, "a")
-        yield* Effect.sleep("100 millis")
-        yield* consume(two, "two")
-        const rows = yield* eventually("it is handled", handled(sql), (rows) => rows.length >= 1)
-        assert.deepStrictEqual(rows, [{ event: "a", node: "one" }])
+        assert.lengthOf(plans, 3)
+        for (const plan of plans) {
+          assert.match(plan, /Index Scan using events_/)
+          assert.notMatch(plan, /Seq Scan on events/)
+        }
+        assert.isTrue(plans.some((plan) => plan.includes("Tid Scan on events")))
       })
     )
   )

@@ -109,6 +109,20 @@ export const make = ({ schema, sql, time }: Database) => {
            ${events("p.xid, p.id", "$3")}
      order by e.xid, e.id`
 
+  const prune = `
+    with gone as (
+      delete from ${schema}.events where ctid = any(array(
+        select ctid from ${schema}.events where expires_at <= ${now} order by expires_at limit $2::text::int
+           for update skip locked))
+      returning topic, xid, id
+    ), marked as (
+      insert into ${schema}.pruned as m (topic, xid, id)
+      select distinct on (topic) topic, xid, id from gone order by topic, xid desc, id desc
+      on conflict (topic) do update set xid = excluded.xid, id = excluded.id
+       where (m.xid, m.id) < (excluded.xid, excluded.id)
+    )
+    select count(*)::float8 as pruned from gone`
+
   // Who has positions from before, and who has a transaction in progress, is behind what comes from now on.
   const repair = `
     update ${schema}.origin o
@@ -162,7 +176,7 @@ export const make = ({ schema, sql, time }: Database) => {
           rows.length === 0 && events.length > 0 ? Effect.andThen(mend, statement) : Effect.succeed(rows)
         ),
         // Nobody says in which order they are returned; their numbers rise.
-        (rows) => rows.map(({ position }) => position).sort()
+        (rows) => rows.map(({ position }) => position).toSorted()
       )
     },
 
@@ -275,27 +289,11 @@ export const make = ({ schema, sql, time }: Database) => {
 
     /** Removes so many events that are too old; how many it were. */
     prune: (limit: number): Effect.Effect<number, SqlError> =>
-      Effect.map(
-        timed<{ readonly pruned: number }>(
-          `with old as materialized (
-             select topic, xid, id from ${schema}.events
-              where expires_at <= ${now} order by expires_at limit $2::text::int
-                for update skip locked
-           ), gone as (
-             delete from ${schema}.events e using old
-              where e.topic = old.topic and e.xid = old.xid and e.id = old.id
-             returning e.topic, e.xid, e.id
-           ), marked as (
-             insert into ${schema}.pruned as m (topic, xid, id)
-             select distinct on (topic) topic, xid, id from gone order by topic, xid desc, id desc
-             on conflict (topic) do update set xid = excluded.xid, id = excluded.id
-              where (m.xid, m.id) < (excluded.xid, excluded.id)
-           )
-           select count(*)::float8 as pruned from gone`,
-          [`${limit}`]
-        ),
-        ([row]) => Number(row?.pruned ?? 0)
-      ),
+      // A plan that was made while there was nothing would read all of the table, and stay in use when there is much.
+      Effect.andThen(
+        run(`select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)`, []),
+        Effect.map(timed<{ readonly pruned: number }>(prune, [`${limit}`]), ([row]) => Number(row?.pruned ?? 0))
+      ).pipe(sql.withTransaction),
 
     /** Consumers for whose events nobody waited. */
     robbed: run<{ readonly topic: string; readonly consumer: string }>(
