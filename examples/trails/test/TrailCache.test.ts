@@ -97,6 +97,18 @@ describe("TrailCache", () => {
     }).pipe(Effect.provide([App({}, pubsub), database.layer]))
   })
 
+  it.effect("is told of changes also after what carries them has crashed", () => {
+    const database = makeDatabase()
+    return Effect.gen(function* () {
+      yield* nameOf(id)
+      database.name = "after"
+      yield* Tree.kill("App/pubsub")
+      yield* TestClock.adjust(0)
+      yield* changed(id)
+      assert.strictEqual(yield* nameOf(id), "after")
+    }).pipe(Effect.provide([App(), database.layer]))
+  })
+
   it.effect("does not keep what was read for a cache that has crashed since", () => {
     const database = makeDatabase()
     return Effect.gen(function* () {

@@ -77,11 +77,11 @@ const unused = (url: string) =>
     (socket) => Effect.sync(() => socket.destroy())
   )
 
-/** Follows the panel of processes, as an open page does, and keeps the connection if it may. */
-const watching = (url: string) =>
+/** Follows events, as an open page does, and keeps the connection if it may. */
+const watching = (url: string, path: string) =>
   Effect.acquireRelease(
     Effect.callback<ReturnType<typeof get>>((resume) => {
-      const sent = get(`${url}/processes/events`, { agent: new Agent({ keepAlive: true }) }, (message) => {
+      const sent = get(`${url}${path}`, { agent: new Agent({ keepAlive: true }) }, (message) => {
         message.once("data", () => resume(Effect.succeed(sent)))
         message.on("error", () => {})
       })
@@ -177,8 +177,9 @@ describe("the application", () => {
   it.live("stops in order on SIGTERM, also while pages are open, and leaves nothing running", () =>
     Effect.gen(function* () {
       const app = yield* AppProcess.start(data)
-      yield* watching(app.url)
-      yield* watching(app.url)
+      const id = yield* newTrail(yield* Client.make(app.url))
+      yield* watching(app.url, "/processes/events")
+      yield* watching(app.url, `/trails/${id}/events`)
       yield* unused(app.url)
       assert.isTrue(existsSync(join(data, "postgres", "postmaster.pid")))
       yield* app.signal("SIGTERM")

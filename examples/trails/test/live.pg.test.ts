@@ -243,7 +243,7 @@ layer(application(), { excludeTestServices: true })("The open page of a trail", 
   it.effect("goes on when what it stands on has crashed", () =>
     Effect.gen(function* () {
       const { capture, live } = yield* opened
-      for (const child of ["database", "viewers", "trail-cache"]) {
+      for (const child of ["database", "pubsub", "viewers", "trail-cache"]) {
         yield* Tree.kill(`Trails/${child}`)
         yield* Effect.repeat(capture(child, child), {
           until: ({ status }) => status === 201,

@@ -2,7 +2,7 @@
 import { Deferred, Effect, Schedule, type Scope } from "effect"
 import { get, type IncomingMessage } from "node:http"
 
-export interface Event {
+interface Event {
   readonly event: string
   readonly id: string | undefined
   readonly data: string
