@@ -286,8 +286,8 @@ export const consume = <Event, E, R, E2 = never, R2 = never>(
   Effect.flatMap(DurableTopics, (durable) => durable.consume(topic, consumer, handler, options))
 
 /**
- * The position before which nothing can come any more: read it in one transaction with a state, and follow from it. It may
- * be before events that are committed already.
+ * The position before which nothing can come any more: read it first, then a state, and follow from it. It may be before
+ * events that are committed already, so what the state knows may come again.
  */
 export const now: Effect.Effect<Position, SqlError, DurableTopics> = Effect.flatMap(DurableTopics, ({ now }) => now)
 

@@ -153,7 +153,7 @@ layer(Database, { excludeTestServices: true })("consumers of one name on several
       Effect.gen(function* () {
         const sql = yield* setUp
         const [one, two] = [yield* startNode(), yield* startNode()]
-        yield* consume(one, "one", () => Effect.sleep("700 millis"), { lease: "200 millis" })
+        yield* consume(one, "one", () => Effect.sleep("1500 millis"), { lease: "1 second" })
         yield* one.durable.publish(Orders, "a")
         yield* Effect.sleep("100 millis")
         yield* consume(two, "two")

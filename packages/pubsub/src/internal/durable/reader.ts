@@ -88,7 +88,10 @@ const messageOf = <Event>(topic: Topic<Event>, row: Row): Message<Event> => {
 }
 
 /** In a transaction one would not see what comes, or not for as long as it lasts. */
-const outside = <A, E>({ sql }: Store, effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  Effect.updateContext(effect, (context: Context.Context<never>): Context.Context<never> =>
-    Context.omit(sql.transactionService)(context)
+export const outside = <A, E, R>({ sql }: Store, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.updateContext(
+    effect,
+    (context: Context.Context<R>): Context.Context<R> =>
+      // Nobody asks for the service of a transaction as for one of his own.
+      Context.omit(sql.transactionService)(context) as Context.Context<R>
   )

@@ -63,7 +63,7 @@ const service = (reading: Reader.Reading): Shape => {
       options: ConsumeOptions<E2, R2> = {}
     ) =>
       Effect.flatMap(checked(options), (plan) =>
-        Consumer.run<Event, E | E2, R | R2>(reading, { topic, consumer, handler, ...plan })
+        Reader.outside(store, Consumer.run<Event, E | E2, R | R2>(reading, { topic, consumer, handler, ...plan }))
       ),
     now: store.horizon,
     consumers: ({ topic }) => Effect.map(store.consumers(topic.id, null), (rows) => rows.map(stateOf)),

@@ -88,11 +88,11 @@ export const make = ({ schema, sql, time }: Database) => {
 
   const columns = `
     ${positionOf("o.horizon", "0")} as horizon, o.moved, ${positionOf("m.xid", "m.id")} as pruned,
-    ${positionOf("e.xid", "e.id")} as position, e.xid < o.horizon as ready,
-    case when e.xid < o.horizon then e.event::text end as event, ${millis("e.inserted_at")} as at`
+    ${positionOf("e.xid", "e.id")} as position, ${ready} as ready,
+    case when ${ready} then e.event::text end as event, ${millis("e.inserted_at")} as at`
 
   const origin = `
-    (select ${horizon} as horizon, ${moved} as moved from ${schema}.origin o) o`
+    (select ${horizon} as horizon, ${own} as own, ${moved} as moved from ${schema}.origin o) o`
 
   const page = `
     select ${columns}
@@ -268,7 +268,7 @@ export const make = ({ schema, sql, time }: Database) => {
           `select p.consumer, ${positionOf("p.xid", "p.id")} as position, ${millis("p.updated_at")} as updated,
                   waiting.unread::float8 as unread, waiting.held::float8 as held, ${millis("waiting.oldest")} as oldest
              from ${origin}, ${schema}.positions p, lateral (
-                    select count(*) as unread, count(*) filter (where e.xid >= o.horizon) as held,
+                    select count(*) as unread, count(*) filter (where not ${ready}) as held,
                            min(e.inserted_at) as oldest
                       from ${schema}.events e where e.topic = p.topic and (e.xid, e.id) > (p.xid, p.id)
                   ) waiting
@@ -317,6 +317,13 @@ const now = "coalesce($1::timestamptz, statement_timestamp())"
 /** The number that no transaction has had yet, and the lowest of those in progress. */
 const next = "(pg_snapshot_xmax(pg_current_snapshot())::text::bigint + o.lead)"
 const horizon = "(pg_snapshot_xmin(pg_current_snapshot())::text::bigint + o.lead)"
+
+/**
+ * What a reader may see. Its own transaction's events only where everything happens in one that never ends, as in tests: no
+ * reader is in a transaction that has published.
+ */
+const own = "coalesce(pg_current_xact_id_if_assigned()::text::bigint + o.lead, -1)"
+const ready = "(e.xid < o.horizon or e.xid = o.own)"
 
 /** Whether the database has given a number before that it has still to give. */
 const moved = `(${next} < o.high)`
