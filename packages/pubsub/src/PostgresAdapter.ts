@@ -135,7 +135,7 @@ export const make =
         outbox.say("bye")
         return Connection.live(
           Effect.timeoutOrElse(outbox.drained, { duration: closeTimeout, orElse: () => Effect.void })
-        )
+        ).pipe(Effect.andThen(Effect.sync(() => outbox.close())))
       })
       yield* Effect.forkScoped(listener.run)
       yield* Effect.forkScoped(listener.speak)

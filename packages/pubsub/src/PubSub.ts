@@ -123,6 +123,14 @@ export const layerAdapter = <E, R>(adapter: Adapter.Make<E, R>): Layer.Layer<Pub
 /**
  * A PubSub whose nodes share a PostgreSQL database; see `PostgresAdapter`. It uses where the client's configuration leads,
  * by connections of its own. `Migrations.SchemaName` says where its tables are, and keeps apart who has another one.
+ *
+ * ```ts
+ * import { Postgres } from "@coppice/postgres"
+ * import { PubSub } from "@coppice/pubsub"
+ * import { Layer } from "effect"
+ *
+ * export const layer = PubSub.layerPostgres().pipe(Layer.provideMerge(Postgres.layer))
+ * ```
  */
 export const layerPostgres = (
   options?: PostgresAdapter.Options

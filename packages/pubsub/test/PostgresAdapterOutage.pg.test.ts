@@ -78,8 +78,6 @@ layer(Database, { excludeTestServices: true })("when the database or the way to 
           // Most of it was heard, and the senders' misfortune alone has cost nothing.
           assert.isAbove(numbers(all).length, count / 4)
         }
-        // One sender's connection was ended four times, and what it had taken was sent again.
-        assert.strictEqual(numbers(yield* hear(one)).length, 0)
       })
     )
   )
@@ -90,12 +88,14 @@ layer(Database, { excludeTestServices: true })("when the database or the way to 
         const server = yield* Postgres.Server
         const [one, two] = yield* Effect.all([node(server.url(), often), node(server.url(), often)])
         const heard = yield* hear(two)
-        const count = 1_000
-        const stream = yield* counting(one, count, 0)
-        for (let round = 0; round < 10; round++) {
-          yield* Effect.sleep("40 millis")
-          yield* terminate("sender")
+        const count = 600
+        const stream = yield* counting(one, count, 1)
+        let ended = 0
+        while (stream.pollUnsafe() === undefined) {
+          yield* Effect.sleep("50 millis")
+          ended += (yield* terminate("sender")).length
         }
+        assert.isAbove(ended, 4)
         yield* Fiber.join(stream)
         yield* one.pubsub.flush
         yield* eventually("all are heard", () => heard.length >= count)
@@ -220,6 +220,8 @@ layer(Database, { excludeTestServices: true })("when the database or the way to 
           yield* two.broadcast(0)
           const since = performance.now()
           yield* two.stop
+          // What has not left by then is given up.
+          yield* two.pubsub.flush
           assert.isBelow(performance.now() - since, 2_000 + 3_000)
         })
         yield* Effect.all([ends("silent"), ends("closed")], { concurrency: 2 })

@@ -38,7 +38,7 @@ export class Deaf extends Schema.TaggedError<Deaf>("@coppice/pubsub/Deaf")("Deaf
 type Problem = SqlError.SqlError | Deaf
 
 /** How long an attachment may take, in milliseconds: 16 MiB by a slow line. */
-const fetchMillis = 20_000
+const fetchMillis = 60_000
 
 /** How long an answer to another node's hello waits for more of them, in milliseconds, at most. */
 const answerMillis = 50
@@ -59,6 +59,8 @@ export const make = (options: Options) => {
   /** Since when this session should have heard a sign of this node. */
   let awaitingSince: number | undefined
   let fetching = false
+  /** Whether a session was lost, and none has heard anything since. */
+  let lost = false
 
   const heard = (): void => {
     if (hears) return
@@ -122,6 +124,8 @@ export const make = (options: Options) => {
       }
       const received = options.received()
       if (received > 0) metrics.received(received)
+      if (lost) yield* Effect.logInfo("Broadcasts of other nodes are heard again")
+      lost = false
     }
   })
 
@@ -170,10 +174,11 @@ export const make = (options: Options) => {
       cluster.disconnected()
       Deferred.doneUnsafe(first, Effect.fail(failure))
       metrics.reconnect("listener")
-      if (hears) {
-        pauses.reset()
-        yield* Effect.logInfo("Broadcasts of other nodes are not heard: the listening connection begins anew", failure)
-      }
+      if (hears) pauses.reset()
+      yield* lost
+        ? Effect.logDebug("Broadcasts of other nodes are still not heard", failure)
+        : Effect.logInfo("Broadcasts of other nodes are not heard: the listening connection begins anew", failure)
+      lost = true
       yield* pauses.pause
     }
   })

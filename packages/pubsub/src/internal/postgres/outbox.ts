@@ -25,6 +25,7 @@ export interface Batch {
   /** Packets that are too large for a notification, with their numbers. */
   readonly attachments: ReadonlyArray<{ readonly seq: number; readonly body: string }>
   readonly messages: number
+  readonly bytes: number
   readonly sign: Sign | undefined
 }
 
@@ -64,6 +65,7 @@ export class Outbox {
   private sign: Sign | undefined
   private wake: (() => void) | undefined
   private waiters: Array<Waiter> = []
+  private closed = false
 
   constructor(options: Options) {
     this.options = options
@@ -71,6 +73,7 @@ export class Outbox {
 
   /** Puts a message at the end. Throws where the event is not JSON. */
   add(message: Message, to: string | undefined): void {
+    if (this.closed) return
     const json = encodeEntry(message, to)
     const text = this.options.ascii ? toAscii(json) : json
     const bytes = Buffer.byteLength(text)
@@ -131,19 +134,26 @@ export class Outbox {
     }
     seal()
     this.bytes -= taken
-    if (this.first === this.queue.length) {
-      this.queue = []
-      this.first = 0
-    }
+    this.compact()
     const { sign } = this
     this.sign = undefined
     if (sign !== undefined) notifications.push(cluster.sign(sign))
-    return { notifications, attachments, messages, sign }
+    return { notifications, attachments, messages, bytes: taken, sign }
   }
 
   /** The batch that was taken has left, or was given up. */
   settle(): void {
     this.onTheirWay = false
+    this.tell()
+  }
+
+  /** Gives up all that waits, and whatever comes. */
+  close(): void {
+    this.closed = true
+    this.lost += this.length
+    this.queue = []
+    this.first = 0
+    this.bytes = 0
     this.tell()
   }
 
@@ -171,7 +181,7 @@ export class Outbox {
 
   private until(isDone: () => boolean): Effect.Effect<void> {
     return Effect.callback((resume) => {
-      if (isDone()) return resume(Effect.void)
+      if (this.closed || isDone()) return resume(Effect.void)
       const waiter: Waiter = { isDone, resume: () => resume(Effect.void) }
       this.waiters.push(waiter)
       return Effect.sync(() => {
@@ -191,20 +201,26 @@ export class Outbox {
 
   private giveUpOldest(): void {
     const { bytes, text } = this.next
+    // It may be large, and the queue is not cut at once.
+    this.queue[this.first] = nothing
     this.first++
     this.bytes -= bytes
     if (text !== undefined) this.lost++
     this.options.cluster.skip()
-    if (this.first >= this.options.maxMessages) {
-      this.queue = this.queue.slice(this.first)
-      this.first = 0
-    }
+    this.compact()
     this.tell()
+  }
+
+  /** Cuts what has gone, when that is more than what is left. */
+  private compact(): void {
+    if (this.first <= this.length) return
+    this.queue = this.queue.slice(this.first)
+    this.first = 0
   }
 
   private tell(): void {
     if (this.waiters.length === 0) return
-    const done = this.waiters.filter(({ isDone }) => isDone())
+    const done = this.waiters.filter(({ isDone }) => this.closed || isDone())
     this.waiters = this.waiters.filter((waiter) => !done.includes(waiter))
     for (const { resume } of done) resume()
   }

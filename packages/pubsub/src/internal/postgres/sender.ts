@@ -23,11 +23,14 @@ export interface Options {
   /** When a sign of life has left: the time at which it was taken from the outbox. */
   readonly onSigned: (takenAt: number) => void
   readonly now: () => number
-  /** How long a statement may take, in milliseconds: after that the connection is taken for dead. */
+  /** How long a small statement may take, in milliseconds: after that the connection is taken for dead. */
   readonly statementMillis: number
 }
 
 type Open = Effect.Effect<PgConnection.PgConnection, SqlError.SqlError, Scope.Scope>
+
+/** A line by which large messages would take longer than that is of no use. */
+const slowestBytesPerMilli = 100
 
 /**
  * Statements do not leave more often than every so many milliseconds: each costs the server, and every node, more than
@@ -77,12 +80,9 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   const attempt = (batch: Batch) =>
     Effect.gen(function* () {
       link ??= yield* connect(options.open, () => Effect.void)
-      const answer = yield* within(
-        statementMillis,
-        link.scope,
-        Effect.as(statements.send(batch)(link.connection), true)
-      )
-      return answer === true ? undefined : (`no answer within ${statementMillis} ms` as const)
+      const millis = statementMillis + batch.bytes / slowestBytesPerMilli
+      const answer = yield* within(millis, link.scope, Effect.as(statements.send(batch)(link.connection), true))
+      return answer === true ? undefined : (`no answer within ${Math.round(millis)} ms` as const)
     })
 
   /** Sends a batch, however long it takes. */
@@ -168,7 +168,7 @@ const isRefusal = ({ reason: { cause } }: SqlError.SqlError): boolean =>
 
 /** What is left to try: small messages need less of the database. */
 const withoutAttachments = (batch: Batch): Batch => {
-  if (batch.attachments.length === 0) return { notifications: [], attachments: [], messages: 0, sign: undefined }
+  if (batch.attachments.length === 0) return { ...batch, notifications: [], messages: 0, sign: undefined }
   const numbers = new Set(batch.attachments.map(({ seq }) => seq))
   return {
     ...batch,
