@@ -11,7 +11,8 @@
  * whole; all nodes have the same lists when it is quiet. All of these times are those of Effect's `Clock`.
  *
  * Under a supervisor a presence is a process. When it crashes, what is tracked stays tracked: the next process takes it over
- * with its refs, the other nodes notice nothing, and `diffs` and `changes` go on.
+ * with its refs, the other nodes notice nothing, and `diffs` and `changes` go on. When PubSub crashes, and this node has
+ * another id, presence goes on as well.
  *
  * ```ts
  * import { Presence } from "@coppice/pubsub"

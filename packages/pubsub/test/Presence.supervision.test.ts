@@ -191,6 +191,51 @@ describe("when presence crashes, what is tracked", () => {
   )
 })
 
+describe("when presence crashes again and again", () => {
+  for (const whileDown of ["wait", "fail"] as const) {
+    it.effect(`nobody leaves and no reader ends, also where calls ${whileDown} while it is down`, () =>
+      Effect.gen(function* () {
+        const { lists, other, run, stop } = yield* scenario({ whileDown, backoff: Schedule.spaced("1 second") })
+        const scope = yield* Scope.make()
+        yield* run(Viewers.track(1, "ada", { name: "Ada" })).pipe(Scope.provide(scope))
+        yield* pass("2 seconds")
+        const fold = new Fold()
+        let seen: ReadonlyArray<string> = []
+        yield* Effect.gen(function* () {
+          yield* Effect.forkScoped(Stream.runForEach(Viewers.diffs(1), (diff) => Effect.sync(() => fold.add(diff))))
+          yield* Effect.forkScoped(
+            Stream.runForEach(Viewers.changes(1), (present) =>
+              Effect.sync(() => {
+                seen = [...present.keys()].toSorted()
+              })
+            )
+          )
+        }).pipe(run, Scope.provide(scope))
+        yield* settle
+        diffsOn(other)
+        for (const moment of [0, 500, 1_500, 1_100]) {
+          for (let millis = 0; millis < moment; millis += 100) yield* pass("100 millis")
+          yield* Tree.kill("App/viewers")
+          yield* settle
+          for (let millis = 0; millis < 1_200; millis += 100) yield* pass("100 millis")
+        }
+        yield* pass("5 seconds")
+        assert.deepStrictEqual(yield* lists, ["Ada"])
+        assert.deepStrictEqual(diffsOn(other), [])
+        yield* other.track(1, "grace", "Grace")
+        yield* pass("2 seconds")
+        assert.deepStrictEqual(seen, ["ada", "grace"])
+        assert.deepStrictEqual(
+          fold.diffs.map(({ joins, leaves }) => [[...joins.keys()], [...leaves.keys()]]),
+          [[["grace"], []]]
+        )
+        yield* Scope.close(scope, Exit.void)
+        yield* stop
+      })
+    )
+  }
+})
+
 describe("when PubSub crashes", () => {
   for (const strategy of ["one_for_one", "rest_for_one", "one_for_all"] as const) {
     it.effect(`presence goes on with the new node id, and other nodes see no diff (${strategy})`, () =>
@@ -210,7 +255,9 @@ describe("when PubSub crashes", () => {
         assert.deepStrictEqual(diffsOn(other), [])
         assert.strictEqual((yield* other.run(Viewers.getByKey(1, "ada")))[0]?.ref, ref)
         assert.strictEqual((yield* other.run(Viewers.peers)).length, 1)
-        bus.sent.length = 0
+        bus.replay(() => true)
+        yield* settle
+        assert.strictEqual((yield* run(Viewers.peers)).length, 1)
         yield* pass("2 minutes")
         assert.deepStrictEqual(yield* lists, ["Ada", "Grace"])
         assert.deepStrictEqual(diffsOn(other), [])

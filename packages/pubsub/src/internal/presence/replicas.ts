@@ -71,6 +71,14 @@ export class Replicas {
     return true
   }
 
+  /** A node has gone, up to an incarnation: what of its messages arrives later says nothing any more. */
+  bury(node: string, incarnation: number, now: number): void {
+    const replica = this.known.get(node)
+    this.known.delete(node)
+    this.gone.set(node, { incarnation, until: now + this.times.permdownMillis })
+    this.roster.change(visible(replica).values(), [])
+  }
+
   /** Hides who was not heard, and forgets who was not heard for long. Answers when to look again. */
   tick(now: number): number {
     let next = Number.POSITIVE_INFINITY
@@ -182,13 +190,6 @@ export class Replicas {
       if (item !== undefined) items.set(item.entry.ref, item)
     }
     return items
-  }
-
-  private bury(node: string, incarnation: number, now: number): void {
-    const replica = this.known.get(node)
-    this.known.delete(node)
-    this.gone.set(node, { incarnation, until: now + this.times.permdownMillis })
-    this.roster.change(visible(replica).values(), [])
   }
 }
 

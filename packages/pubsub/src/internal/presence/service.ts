@@ -5,6 +5,7 @@ import { PubSub } from "../../PubSub.ts"
 import { type AnyDiff, type AnyEntry, type AnyPresent, type Item, itemsOf, Net } from "./entry.ts"
 import type { Checked } from "./options.ts"
 import { type ChangeReader, type DiffReader, Readers } from "./readers.ts"
+import { reach } from "./reach.ts"
 import type { Registration } from "./registration.ts"
 import { type Peer, Replicas } from "./replicas.ts"
 import { type Reports, reportsOf } from "./reports.ts"
@@ -224,7 +225,7 @@ export const diffsOf = (handle: Service, topic: TopicKey, following: Following):
       const last = following.end()
       if (!last.goesOn) return Stream.empty
       return Stream.unwrap(
-        Effect.map(handle.follow(handle, topic, true), (next) =>
+        Effect.map(reach(handle.follow(handle, topic, true)), (next) =>
           Stream.concat(Stream.fromIterable(between(last.present, next.present)), diffsOf(handle, topic, next))
         )
       )
@@ -234,10 +235,12 @@ export const diffsOf = (handle: Service, topic: TopicKey, following: Following):
 /** The list whenever it has changed, from one process to the next. */
 export const changesOf = (handle: Service, topic: TopicKey, again = false): Stream.Stream<AnyPresent> =>
   Stream.unwrap(
-    Effect.map(handle.followList(handle, topic, again), ({ goesOn, pull }) =>
-      Stream.concat(
-        Stream.fromPull(Effect.succeed(Effect.map(pull, (present) => [present] as const))),
-        goesOn ? Stream.suspend(() => changesOf(handle, topic, true)) : Stream.empty
-      )
+    Effect.map(
+      again ? reach(handle.followList(handle, topic, true)) : handle.followList(handle, topic, false),
+      ({ goesOn, pull }) =>
+        Stream.concat(
+          Stream.fromPull(Effect.succeed(Effect.map(pull, (present) => [present] as const))),
+          goesOn ? Stream.suspend(() => changesOf(handle, topic, true)) : Stream.empty
+        )
     )
   )

@@ -11,6 +11,7 @@ import type { Message } from "../../Subscription.ts"
 import type { Topic } from "../../Topic.ts"
 import type { Item } from "./entry.ts"
 import type { Checked } from "./options.ts"
+import { reach } from "./reach.ts"
 import type { Readers } from "./readers.ts"
 import type { Registration, Teller } from "./registration.ts"
 import type { Replicas } from "./replicas.ts"
@@ -52,6 +53,8 @@ interface Parts {
 
 /** Of a node that starts twice in one process, the later start has the greater number; another process is another node. */
 let incarnations = 0
+
+const mostReplaced = 8
 
 /** What is due at shutdown waits so long for a PubSub that is down itself. */
 const lastWordsMillis = 1_000
@@ -164,7 +167,13 @@ export class Tracker implements Teller {
   }
 
   private takePlaceOf(node: string): void {
-    if (node !== this.node) this.replaces.add(node)
+    if (node === this.node) return
+    // What this node itself said under that id may still arrive.
+    this.parts.replicas.bury(node, Number.POSITIVE_INFINITY, this.now())
+    this.replaces.add(node)
+    const [oldest] = this.replaces
+    // Of what was long ago others know nothing any more.
+    if (this.replaces.size > mostReplaced && oldest !== undefined) this.replaces.delete(oldest)
   }
 
   private register(registration: Registration): Item {
@@ -382,7 +391,7 @@ export class Tracker implements Teller {
     const { services, shared } = this.parts
     shared.handingOver++
     // Not as this process, which is being stopped: it would be refused. Whoever tracks has the handle of the same service.
-    const adopting = (handle as Adopts).adopt(handle, registrations, this.node).pipe(
+    const adopting = reach((handle as Adopts).adopt(handle, registrations, this.node)).pipe(
       Effect.onExit(() => Effect.sync(() => shared.handingOver--)),
       Effect.catchCause((cause) => Effect.logDebug("Presence has ended, and with it what is still tracked", cause))
     )
