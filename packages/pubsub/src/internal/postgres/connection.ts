@@ -54,7 +54,7 @@ export const closeApart = (scope: Scope.Closeable, exit: Exit.Exit<unknown, unkn
   Effect.asVoid(Effect.forkDetach(Scope.close(scope, exit), { startImmediately: true }))
 
 /** A delay in two parts: a process that was frozen meanwhile gets the second, and so reads what came in before it decides. */
-export const patience = (millis: number): Effect.Effect<void> =>
+const patience = (millis: number): Effect.Effect<void> =>
   Effect.andThen(Effect.sleep(millis / 2), Effect.sleep(millis / 2))
 
 /** The result of a statement, or undefined after so long; then it is interrupted, but with the scope, which nobody waits for. */

@@ -42,7 +42,7 @@ interface Waiter {
 }
 
 /** How large an event may be: what is larger is given up. */
-export const maxEventBytes = 16 * 1024 * 1024
+const maxEventBytes = 16 * 1024 * 1024
 
 /** How much one statement takes, unless a single message is larger. */
 const batchBytes = 512 * 1024

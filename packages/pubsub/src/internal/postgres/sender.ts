@@ -44,7 +44,7 @@ export interface Link {
   readonly scope: Scope.Closeable
 }
 
-export interface Sender {
+interface Sender {
   /** Sends, for ever. */
   readonly run: Effect.Effect<never>
   /** Removes old attachments, if the database can be reached right now. */
@@ -145,9 +145,10 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   })
 
   const sweep = Effect.gen(function* () {
-    while (link !== undefined) {
-      const more = yield* within(statementMillis, link.scope, statements.sweep(link.connection))
-      if (more !== true) return
+    let more: boolean | undefined = true
+    while (more === true) {
+      if (link === undefined) return
+      more = yield* within(statementMillis, link.scope, statements.sweep(link.connection))
     }
   }).pipe(
     // If it is the connection, the next statement of the sender begins anew; if it is the statement, there is time.
