@@ -1,9 +1,10 @@
 import { Tree } from "@coppice/supervision"
 import { assert, layer } from "@effect/vitest"
-import { Duration, Effect, Exit, References, Schedule, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Layer, References, Schedule, Scope, Stream } from "effect"
 import { Captures } from "../src/Captures.ts"
 import type { TrailId } from "../src/Trail.ts"
 import { TrailTopic } from "../src/TrailEvents.ts"
+import { MaxOpenPages } from "../src/web/Live.ts"
 import { application, ask, askAs, eventsOf, lookingAt, newTrail, start } from "./fixtures/app.ts"
 import { newUser } from "./fixtures/domain.ts"
 import { form, json, send } from "./fixtures/http.ts"
@@ -137,6 +138,29 @@ layer(application({ web }), { excludeTestServices: true })("The open page of a t
       yield* live.leave
       yield* another.leave
       yield* nobodyLooksAt(id)
+    }).pipe(Effect.scoped)
+  )
+})
+
+const crowded = application().pipe(Layer.provide(Layer.succeed(MaxOpenPages, 2)))
+
+layer(crowded, { excludeTestServices: true })("The open page of a trail", (it) => {
+  it.effect("is one of so many; one more is told that it is too many, until another is closed", () =>
+    Effect.gen(function* () {
+      const { live, page, user } = yield* opened
+      yield* Effect.andThen(follow(user, "/processes/events"), ({ answer }) => answer)
+      const refused = yield* askAs(user, `${page}/events`)
+      assert.strictEqual(refused.status, 503)
+      assert.include(refused.text, "Too many pages are open")
+      assert.strictEqual((yield* askAs(user, page)).status, 200)
+      yield* live.leave
+      yield* Effect.repeat(
+        Effect.andThen(follow(user, `${page}/events`), ({ answer }) => answer),
+        {
+          until: ({ statusCode }) => statusCode === 200,
+          schedule: Schedule.spaced("10 millis")
+        }
+      )
     }).pipe(Effect.scoped)
   )
 })

@@ -32,7 +32,7 @@ export class Closing extends Context.Service<Closing, Latch.Latch>()("trails/web
 }
 
 /** How many pages are kept up to date at a time; whoever opens one more is asked to try again later. */
-const maxStreams = 1000
+export const MaxOpenPages = Context.Reference<number>("trails/web/MaxOpenPages", { defaultValue: () => 1000 })
 
 /** The routes of the events. */
 export const layer = (crashable: boolean) =>
@@ -43,6 +43,7 @@ export const layer = (crashable: boolean) =>
       const trails = yield* LiveTrails
       const followers = yield* Followers
       const viewing = yield* Viewing
+      const maxOpenPages = yield* MaxOpenPages
       let open = 0
 
       const counted = Effect.acquireRelease(
@@ -54,8 +55,8 @@ export const layer = (crashable: boolean) =>
         leading: Stream.Stream<string>,
         others: ReadonlyArray<Stream.Stream<string>>
       ) {
-        if (open >= maxStreams) {
-          return yield* new Problem.Unavailable({ detail: "Too many pages are open. Try again later." })
+        if (open >= maxOpenPages) {
+          return yield* new Problem.TooManyPages({ detail: "This one is not kept up to date. It will try again." })
         }
         const live = Stream.mergeAll([...others, heartbeat], { concurrency: "unbounded" }).pipe(
           Stream.merge(leading, { haltStrategy: "right" }),
@@ -68,13 +69,17 @@ export const layer = (crashable: boolean) =>
         })
       })
 
+      // Looked up once for all who look. Whoever comes gets the last one.
+      const allQueues = yield* polled(Effect.map(Effect.orDie(jobs.queues), queues)).pipe(
+        Stream.share({ capacity: 1, strategy: "sliding", replay: 1 })
+      )
       const panel = (trail: TrailId | undefined) => [
         moments.pipe(
           Stream.mapEffect(() => Tree.snapshot),
           Stream.map((roots) => processes({ roots, crashable }, trail)),
           events("processes")
         ),
-        polled(Effect.map(Effect.orDie(jobs.queues), queues)).pipe(events("queues"))
+        events("queues")(allQueues)
       ]
 
       yield* router.add(

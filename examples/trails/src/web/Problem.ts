@@ -86,6 +86,12 @@ export class Unavailable extends HttpApiError.Problem<Unavailable>()("Unavailabl
   title: "A part of the application is restarting."
 }) {}
 
+export class TooManyPages extends HttpApiError.Problem<TooManyPages>()("TooManyPages", {
+  type: "urn:trails:too-many-pages",
+  status: 503,
+  title: "Too many pages are open."
+}) {}
+
 const all = [
   MalformedBody,
   UnknownUser,
@@ -99,6 +105,7 @@ const all = [
   InvalidInput,
   TooMany,
   Unavailable,
+  TooManyPages,
   HttpApiError.InternalServerErrorProblem
 ] as const
 
