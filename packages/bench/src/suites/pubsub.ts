@@ -2,7 +2,8 @@
  * Broadcasts from one to many: within a process beside what Effect and Node have, and between processes on one PostgreSQL beside one NOTIFY
  * per event.
  *
- * More events, or fewer idle subscriptions: `npm run bench -- pubsub --set deliveries=10000000 --set idle=100000`.
+ * Within a process alone: `npm run bench -- pubsub --case stream`. More events, or fewer idle subscriptions:
+ * `--set deliveries=10000000 --set idle=100000`.
  */
 import { Deferred, Effect, References, Scope } from "effect"
 import { bytesPerUnit, type Case, type Contender, type Figure, perSecond, size, type Suite } from "../Bench.ts"
@@ -36,7 +37,7 @@ const consumers = Effect.fnUntraced(function* (count: number, consume: Topic["co
   }
   return {
     /** Waits until all of them have taken what `send` sends, up to before this number. */
-    taken: (upTo: number, send: Effect.Effect<void>): Effect.Effect<void> =>
+    taken: (upTo: number, send: Effect.Effect<unknown>): Effect.Effect<void> =>
       Effect.suspend(() => {
         end = upTo
         left = count
@@ -124,33 +125,14 @@ const latency: Across<SignalQueue> = Effect.fnUntraced(function* (implementation
 /** Events per second from one thread to another, broadcast as fast as that goes. */
 const sustained: Across<SignalQueue> = Effect.fnUntraced(function* (implementation, place) {
   const producer = yield* Producer.make(implementation, place)
-  const queue = yield* implementation.open(place)
-  let complete = Deferred.makeUnsafe<void>()
-  let from = 0
-  let next = 0
-  let end = 0
-  yield* queue.work((event) => {
-    if (event !== next) Deferred.doneUnsafe(complete, Effect.die(new Error(`${event} came for ${next}`)))
-    if (++next !== end) return
-    Deferred.doneUnsafe(complete, Effect.void)
-  })
-  const send = Effect.fnUntraced(function* (count: number) {
-    from = next
-    end = next + count
-    complete = Deferred.makeUnsafe()
-    const [times] = yield* Effect.all(
-      [
-        producer.enqueue({ from, at: Array.from({ length: count }, () => 0) }),
-        Effect.map(Deferred.await(complete), Producer.now)
-      ],
-      { concurrency: "unbounded" }
-    )
-    return times[0] ?? Number.NaN
-  })
-  yield* send(5_000)
+  const { work } = yield* implementation.open(place)
+  const { taken } = yield* consumers(1, work)
+  const send = (first: number, end: number) =>
+    taken(end, producer.enqueue({ from: first, at: Array.from({ length: end - first }, () => 0) }))
+  const warmUp = 5_000
+  yield* send(0, warmUp)
   const events = yield* size("sustained")
-  const begin = yield* send(events)
-  return [(events * 1_000) / (Producer.now() - begin)]
+  return [yield* perSecond(events, send(warmUp, warmUp + events))]
 })
 
 /** Transactions per second of writers that each begin one when their last has committed. */
@@ -242,7 +224,7 @@ export const pubsub: Suite = {
     idleEvents: 100,
     rate: 1_000,
     steady: 3,
-    sustained: 100_000,
+    sustained: 20_000,
     writes: 10_000
   },
   shared,
