@@ -50,7 +50,10 @@ export const layer = (crashable: boolean) =>
         Effect.sync(() => open++),
         () => Effect.sync(() => open--)
       )
-      /** Streams until the reader leaves, the server stops, or `leading` ends. */
+      /**
+       * Streams until the reader leaves, the server stops, or `leading` ends; and for ten minutes at most, for a reader may be
+       * gone without the server having been told. One that is there comes back.
+       */
       const respond = Effect.fnUntraced(function* (
         leading: Stream.Stream<string>,
         others: ReadonlyArray<Stream.Stream<string>>
@@ -60,7 +63,7 @@ export const layer = (crashable: boolean) =>
         }
         const live = Stream.mergeAll([...others, heartbeat], { concurrency: "unbounded" }).pipe(
           Stream.merge(leading, { haltStrategy: "right" }),
-          Stream.interruptWhen(closing.await)
+          Stream.interruptWhen(Effect.raceFirst(closing.await, Effect.sleep("10 minutes")))
         )
         const all = Stream.unwrap(Effect.as(counted, Stream.concat(hello, live)))
         return HttpServerResponse.stream(Stream.encodeText(all), {

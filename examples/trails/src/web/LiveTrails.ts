@@ -36,7 +36,6 @@ export class LiveTrails extends Context.Service<
       const trails = yield* Trails
       const captures = yield* Captures
       const followers = yield* Followers
-      const pubsub = yield* PubSub.PubSub
 
       const read = Effect.fnUntraced(function* (id: TrailId) {
         const found = yield* trails.get(id)
@@ -60,13 +59,9 @@ export class LiveTrails extends Context.Service<
           Queue.offerUnsafe(looks, undefined)
           return ++asked
         })
-        // What comes first is subscribed to, then looked at: nothing is missed in between. An event more or less that waits
-        // makes no difference to a look. The messages end when the process that carries them does.
-        const hear = Effect.gen(function* () {
-          const { messages } = yield* pubsub.subscribe(TrailTopic(id), { capacity: 1 })
-          yield* ask
-          yield* Stream.runForEach(messages, () => ask)
-        }).pipe(Effect.scoped, Effect.delay(pause))
+        // Subscribed to before it is looked at, so that nothing is missed in between; an event more or less that waits makes
+        // no difference to a look. When what carries events has crashed, the subscription goes on with a `Gap`.
+        const { messages } = yield* PubSub.subscribe(TrailTopic(id), { capacity: 1 })
         const look = Effect.gen(function* () {
           yield* Effect.timeoutOption(Queue.take(looks), "30 seconds")
           const before = asked
@@ -76,18 +71,17 @@ export class LiveTrails extends Context.Service<
           yield* Effect.sleep(pause)
         })
         // While the database is down there is nothing to be seen, but there will be.
-        const anyway = <E>(effect: Effect.Effect<void, E>) =>
-          Effect.catchCauseIf(
-            effect,
-            (cause) => !Cause.hasInterruptsOnly(cause),
-            (cause) =>
-              Effect.logWarning("an open page could not be brought up to date", cause).pipe(
-                Effect.andThen(Effect.sleep("2 seconds")),
-                Effect.andThen(ask)
-              )
-          )
-        yield* Effect.forkScoped(Effect.forever(anyway(hear)))
-        yield* Effect.forkScoped(Effect.forever(anyway(look)))
+        const lookAnyway = Effect.catchCauseIf(
+          look,
+          (cause) => !Cause.hasInterruptsOnly(cause),
+          (cause) =>
+            Effect.logWarning("an open page could not be brought up to date", cause).pipe(
+              Effect.andThen(Effect.sleep("2 seconds")),
+              Effect.andThen(ask)
+            )
+        )
+        yield* Effect.forkScoped(Stream.runForEach(messages, () => ask))
+        yield* Effect.forkScoped(Effect.forever(lookAnyway))
         return { ask, seen }
       })
 

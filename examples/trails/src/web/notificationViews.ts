@@ -65,7 +65,7 @@ const digest = ({ day, pages, trails }: Digest): Html =>
   html`<li>${day}: ${pages} page${pages !== 1 && "s"} in ${trails} trail${trails !== 1 && "s"}</li>`
 
 const followedTrail = ({ id, name, owner }: FollowedTrail): Html => html`<li>
-  ${name}, by ${owner}
+  <span><a href="/trails/${id}">${name}</a>, by ${owner}</span>
   <form method="post" action="/notifications/leave">
     <input type="hidden" name="trail" value="${id}">
     <button class="button-plain" aria-label="Leave ${name}">Leave</button>

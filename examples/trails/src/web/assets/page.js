@@ -60,7 +60,7 @@ const unfollow = () => {
 }
 
 if (source !== null) {
-  follow()
+  if (!document.hidden) follow()
   // A tab that nobody looks at needs no connection; browsers allow only six to one server.
   document.addEventListener("visibilitychange", () => (document.hidden ? unfollow() : follow()))
   addEventListener("offline", () => (live.textContent = "offline"))
