@@ -4,9 +4,9 @@
  * A claim locks with `for no key update skip locked`: nodes do not wait for each other, and a foreign key to a job does not
  * hide it. What a claim writes, the lease above all, is the fence of everything that the node does with the job later.
  */
-import { DateTime, type Effect } from "effect"
+import { DateTime, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { releaseKeys } from "./columns.ts"
+import { among, releaseKeys } from "./columns.ts"
 import { type Database, now } from "./database.ts"
 import { isLimited } from "./queueLimits.ts"
 
@@ -72,7 +72,7 @@ export const make = (database: Database) => {
        limit $3
     ), keys as (${releaseKeys(schema, "c", "'executing'")}
     )
-    update ${schema}.jobs j set ${claimed("$7::uuid", now)} from c where j.id = c.id
+    update ${schema}.jobs j set ${claimed("$7::uuid", now)} where ${among("c")}
     returning ${returned}`
   const all = statement("")
   const others = statement("and not (worker = any($8::text[]) or worker || '@' || args_version = any($8::text[]))")
@@ -84,11 +84,17 @@ export const make = (database: Database) => {
     excluded: Excluded
   ): Effect.Effect<ReadonlyArray<ClaimedRow>, SqlError> => {
     const params = [queue, demand, priorities, after.times, after.ids, node]
-    return excluded.length === 0
-      ? database.timed<ClaimedRow>(all, params)
-      : database.timed<ClaimedRow>(others, [...params, excluded])
+    const claimed =
+      excluded.length === 0
+        ? database.timed<ClaimedRow>(all, params)
+        : database.timed<ClaimedRow>(others, [...params, excluded])
+    return Effect.map(claimed, (rows) => rows.toSorted(inTurn))
   }
 }
+
+/** What is changed comes back in any order. */
+const inTurn = (a: ClaimedRow, b: ClaimedRow): number =>
+  a.priority - b.priority || a.queued_at.getTime() - b.queued_at.getTime() || a.id - b.id
 
 const priorities = "{0,1,2,3,4,5,6,7,8,9}"
 

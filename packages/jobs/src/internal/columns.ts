@@ -65,6 +65,12 @@ export const releaseKeys = (schema: string, moved: string, state = `${moved}.sta
         where m.unique_key = u.key and m.id = u.job_id and u.states & ${bitOf("m.state")} = 0
      )`
 
+/**
+ * That a job `j` is one of those of a common table expression. As an array and not as a join, which a plan that was made while
+ * the table was empty would do by walking over all jobs that have come since, once for each of these.
+ */
+export const among = (some: string): string => `j.id = any(array(select id from ${some}))`
+
 /** The bit of a state expression. */
 const bitOf = (state: string): string =>
   `case ${state} ${Object.entries(stateBit)

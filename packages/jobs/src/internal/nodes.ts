@@ -96,7 +96,10 @@ export const make = (database: Database, { expiry, interval: beatInterval }: Lea
       from (select) one left join lateral (
         select h.id::float8 as id, j.lease is distinct from h.lease or j.state is distinct from 'executing' as lost
           from unnest($3::bigint[], $4::bigint[]) h(id, lease)
-          left join ${schema}.jobs j on j.id = h.id
+          left join lateral (
+            -- One by one, whatever the planner thought of the table when it was empty.
+            select j.lease, j.state, j.cancel_requested_at from ${schema}.jobs j where j.id = h.id limit 1
+          ) j on true
          where j.lease is distinct from h.lease or j.state is distinct from 'executing' or j.cancel_requested_at is not null
       ) p on true`
 

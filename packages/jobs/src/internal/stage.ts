@@ -5,7 +5,7 @@
  */
 import { Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
-import { releaseKeys } from "./columns.ts"
+import { among, releaseKeys } from "./columns.ts"
 import { type Database, now } from "./database.ts"
 
 /** How many jobs become available in one statement. */
@@ -43,7 +43,7 @@ export const make = (database: Database) => {
     ), keys as (${releaseKeys(schema, "due", "'available'")}
     ), staged as (
       update ${schema}.jobs j set state = 'available', queued_at = ${now}
-        from due where j.id = due.id and j.state in ('scheduled', 'retryable')
+       where ${among("due")} and j.state not in ('available', 'executing')
       returning j.queue
     )
     select
