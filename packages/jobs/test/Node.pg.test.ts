@@ -376,6 +376,11 @@ describe.concurrent("a node", () => {
             ({ heartbeatAge }) => heartbeatAge !== undefined
           )
           assert.isBelow(Duration.toMillis(beaten.heartbeatAge ?? Duration.infinity), 1_400)
+          // Whoever listens inside of a transaction holds up what all others are told, until no commit can tell anything.
+          const listeners = yield* sql`
+            select state, xact_start from pg_stat_activity
+             where application_name = 'coppice jobs listener' and datname = current_database()`
+          assert.deepStrictEqual(listeners, [{ state: "idle", xact_start: null }])
           yield* sql`
             select pg_terminate_backend(pid) from pg_stat_activity
              where application_name = 'coppice jobs listener' and datname = current_database()`
