@@ -21,9 +21,10 @@ const freePort = Effect.callback<number>((resume) => {
 })
 
 layer(Postgres.layerTestDatabase(), { excludeTestServices: true })("The page of a trail in a browser", (it) => {
+  if (executable === undefined) process.stderr.write(`${missing}\n`)
   const test = executable === undefined ? it.effect.skip : it.effect
   test(
-    `shows what others do while they do it, and comes back by itself${executable === undefined ? ` (${missing})` : ""}`,
+    "shows what others do while they do it, and comes back by itself",
     () =>
       Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
