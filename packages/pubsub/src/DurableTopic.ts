@@ -160,7 +160,8 @@ export type ConsumeError = EventsPruned | InvalidOption | SqlError | Undecodable
 
 /**
  * A durable topic, or with a `key` a family of them, each with an order of its own. Events are kept for `retention`, by
- * default 7 days; `"Infinity"` is for ever. What was published before a change of it keeps the old one.
+ * default 7 days; `"Infinity"` is for ever. What was published before a change of it keeps the old one. As in Kafka events
+ * go when they are too old, also unread ones: who has missed some is told.
  */
 export const make: {
   <Key extends Topic.KeySchema, Event extends Topic.EventSchema>(

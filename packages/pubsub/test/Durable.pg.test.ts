@@ -156,17 +156,19 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
         yield* setUp
         const one = yield* startNode("1 minute", PubSub.layerPostgres())
         const two = yield* startNode("1 minute", PubSub.layerPostgres())
-        const seen = yield* collect(two.durable, "now")
-        // Its subscription is made before its first look.
-        yield* Effect.sleep("50 millis")
+        yield* one.durable.publish(Orders, "before")
+        const seen = yield* collect(two.durable, "beginning")
+        const sees = (n: number) =>
+          eventually(
+            `${n} are seen`,
+            Effect.sync(() => seen.length),
+            (length) => length === n
+          )
+        yield* sees(1)
         yield* one.sql.withTransaction(
           Effect.forEach(["a", "b", "c"], (event) => one.durable.publish(Orders, event), { discard: true })
         )
-        yield* eventually(
-          "all are seen",
-          Effect.sync(() => seen.length),
-          (n) => n === 3
-        )
+        yield* sees(4)
       })
     )
   )

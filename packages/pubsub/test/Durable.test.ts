@@ -224,7 +224,7 @@ layer(Virtual)("retention", (it) => {
       Effect.gen(function* () {
         const handled: Array<number | string> = []
         const handler = ({ event }: DurableTopic.Stored<number>) => Effect.sync(() => void handled.push(event))
-        yield* publish(1)
+        const [first] = yield* publish(1)
         const running = yield* consuming(handler)
         yield* Pglite.settle
         yield* Fiber.interrupt(running)
@@ -242,6 +242,20 @@ layer(Virtual)("retention", (it) => {
         yield* publish(3, 4)
         yield* Pglite.settle
         assert.deepStrictEqual(handled, [1, "orders", 3, 4])
+        // Neither does one that begins where events are missing, unlike one that begins at the beginning.
+        const begin = (name: string, from: DurableTopic.From) =>
+          Effect.forkScoped(
+            DurableTopic.consume(Orders, name, handler, {
+              from,
+              onPruned: () => Effect.sync(() => void handled.push(name))
+            })
+          )
+        yield* begin("late", first ?? "now")
+        yield* Pglite.settle
+        assert.deepStrictEqual(handled.splice(0), [1, "orders", 3, 4, "late", 3, 4])
+        yield* begin("new", "beginning")
+        yield* Pglite.settle
+        assert.deepStrictEqual(handled, [3, 4])
       })
     )
   )

@@ -1,6 +1,6 @@
 import type { DurableTopic } from "@coppice/pubsub"
 import { assert, layer } from "@effect/vitest"
-import { Clock, Deferred, Effect, Fiber } from "effect"
+import { Clock, Deferred, type Duration, Effect, Fiber } from "effect"
 import type { SqlClient } from "effect/sql"
 import { Database, eventually, handled, Orders, outside, quietly, setUp, startNode } from "./fixtures/DurableNodes.ts"
 
@@ -93,13 +93,18 @@ layer(Database, { excludeTestServices: true })("consumers of one name on several
         const reached = yield* Deferred.make<void>()
         const awake = yield* Deferred.make<void>()
         const clock = yield* Clock.clockWith(Effect.succeed)
-        // Its time stands still, as that of a process that is stopped.
-        const frozen: Clock.Clock = Object.assign(Object.create(clock), { sleep: () => Effect.never })
+        // Then its time stands still, as that of a process that is stopped.
+        let stopped = false
+        const frozen: Clock.Clock = Object.assign(Object.create(clock), {
+          sleep: (duration: Duration.Duration) => Effect.suspend(() => (stopped ? Effect.never : clock.sleep(duration)))
+        })
         const fiber = yield* consume(
           one,
           "one",
-          (event) =>
-            event === "a" ? Effect.void : Effect.andThen(Deferred.succeed(reached, undefined), Deferred.await(awake)),
+          (event) => {
+            stopped = event !== "a"
+            return stopped ? Effect.andThen(Deferred.succeed(reached, undefined), Deferred.await(awake)) : Effect.void
+          },
           { lease: "300 millis" }
         ).pipe(Effect.provideService(Clock.Clock, frozen))
         yield* Deferred.await(reached)
@@ -153,9 +158,15 @@ layer(Database, { excludeTestServices: true })("consumers of one name on several
       Effect.gen(function* () {
         const sql = yield* setUp
         const [one, two] = [yield* startNode(), yield* startNode()]
-        yield* consume(one, "one", () => Effect.sleep("1500 millis"), { lease: "1 second" })
+        const reached = yield* Deferred.make<void>()
+        yield* consume(
+          one,
+          "one",
+          () => Deferred.succeed(reached, undefined).pipe(Effect.andThen(Effect.sleep("1500 millis"))),
+          { lease: "1 second" }
+        )
         yield* one.durable.publish(Orders, "a")
-        yield* Effect.sleep("100 millis")
+        yield* Deferred.await(reached)
         yield* consume(two, "two")
         const rows = yield* eventually("it is handled", handled(sql), (rows) => rows.length >= 1)
         assert.deepStrictEqual(rows, [{ event: "a", node: "one" }])

@@ -65,7 +65,7 @@ const loop = <Event, E, R>(
 
     const register = Effect.gen(function* () {
       const position = plan.from === "beginning" ? zero : plan.from === "now" ? yield* store.horizon : plan.from
-      yield* store.register(topic.id, consumer, position)
+      yield* store.register(topic.id, consumer, position, plan.from === "beginning")
     })
 
     const handle = Effect.fnUntraced(function* (page: ConsumerPage) {

@@ -109,6 +109,14 @@ export const make = ({ schema, sql, time }: Database) => {
            ${events("p.xid, p.id", "$3")}
      order by e.xid, e.id`
 
+  const place = `
+    insert into ${schema}.positions (topic, consumer, xid, id, pruned_xid, pruned_id, updated_at)
+    select $2, $3, $4::text::bigint, $5::text::bigint,
+           case when $6::boolean then coalesce(m.xid, 0) else 0 end,
+           case when $6::boolean then coalesce(m.id, 0) else 0 end, ${now}
+      from (select) one left join ${schema}.pruned m on m.topic = $2
+    on conflict (topic, consumer)`
+
   const prune = `
     with gone as (
       delete from ${schema}.events where ctid = any(array(
@@ -134,13 +142,20 @@ export const make = ({ schema, sql, time }: Database) => {
     returning 1 as repaired`
 
   /** Numbers of transactions have begun anew: goes on after those that were there. */
-  const mend = Effect.flatMap(run(repair, []), (rows) =>
-    rows.length === 0
-      ? Effect.void
-      : Effect.logWarning(
-          "The database counts its transactions anew, as one does that was restored from a dump: durable events go on"
-            + " after those that were there"
-        )
+  const mend = Effect.andThen(
+    // Who comes second looks again when the first is done.
+    run(`select 1 from ${schema}.origin for update`, []),
+    run(repair, [])
+  ).pipe(
+    sql.withTransaction,
+    Effect.flatMap((rows) =>
+      rows.length === 0
+        ? Effect.void
+        : Effect.logWarning(
+            "The database counts its transactions anew, as one does that was restored from a dump: durable events go on"
+              + " after those that were there"
+          )
+    )
   )
 
   /** Runs a statement again when it found that the database has begun anew. */
@@ -204,17 +219,9 @@ export const make = ({ schema, sql, time }: Database) => {
       )
     },
 
-    /** Registers a consumer that is not; it has missed nothing before. */
-    register: (topic: string, consumer: string, at: Position): Effect.Effect<void, SqlError> =>
-      Effect.asVoid(
-        timed(
-          `insert into ${schema}.positions (topic, consumer, xid, id, pruned_xid, pruned_id, updated_at)
-           select $2, $3, $4::text::bigint, $5::text::bigint, coalesce(m.xid, 0), coalesce(m.id, 0), ${now}
-             from (select) one left join ${schema}.pruned m on m.topic = $2
-           on conflict do nothing`,
-          [topic, consumer, ...numbersOf(at)]
-        )
-      ),
+    /** Registers a consumer that is not. One at the beginning has missed nothing before. */
+    register: (topic: string, consumer: string, at: Position, beginning: boolean): Effect.Effect<void, SqlError> =>
+      Effect.asVoid(timed(`${place} do nothing`, [topic, consumer, ...numbersOf(at), beginning])),
 
     /** Moves a consumer from one place to another; false where it is not there any more. */
     advance: (
@@ -236,16 +243,11 @@ export const make = ({ schema, sql, time }: Database) => {
         (rows) => rows.length === 1
       ),
 
-    /** Puts a consumer somewhere; it knows what was pruned before `told`. */
+    /** Puts a consumer somewhere, registered or not. */
     set: (topic: string, consumer: string, at: Position, beginning: boolean): Effect.Effect<void, SqlError> =>
       Effect.asVoid(
         timed(
-          `insert into ${schema}.positions (topic, consumer, xid, id, pruned_xid, pruned_id, updated_at)
-           select $2, $3, $4::text::bigint, $5::text::bigint,
-                  case when $6::boolean then coalesce(m.xid, 0) else 0 end,
-                  case when $6::boolean then coalesce(m.id, 0) else 0 end, ${now}
-             from (select) one left join ${schema}.pruned m on m.topic = $2
-           on conflict (topic, consumer) do update
+          `${place} do update
               set xid = excluded.xid, id = excluded.id, pruned_xid = excluded.pruned_xid,
                   pruned_id = excluded.pruned_id, updated_at = excluded.updated_at`,
           [topic, consumer, ...numbersOf(at), beginning]
