@@ -1,6 +1,6 @@
 import { PubSub, type Subscription, Topic } from "@coppice/pubsub"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Metric, Schema, Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Metric, References, Schema, Scope, Stream } from "effect"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 
@@ -70,6 +70,29 @@ describe("a subscription that takes what comes", () => {
       yield* Scope.close(scope, Exit.void)
       yield* Fiber.join(fiber)
       assert.deepStrictEqual(taken, upTo(10_000))
+    }).pipe(local)
+  )
+
+  it.effect("loses nothing and ends in time, wherever the runtime has others run", () =>
+    Effect.gen(function* () {
+      for (const operations of upTo(60).slice(3)) {
+        for (const turns of upTo(3)) {
+          const scope = yield* Scope.make()
+          const { fiber, taken } = yield* taking(yield* Scope.provide(PubSub.subscribe(numbers), scope)).pipe(
+            Effect.provideService(References.MaxOpsBeforeYield, operations)
+          )
+          for (const event of upTo(5)) {
+            yield* broadcast([event])
+            for (const _ of upTo(turns)) yield* Effect.yieldNow
+          }
+          let left = 100
+          yield* until(() => taken.length === 5 || --left === 0)
+          assert.deepStrictEqual(taken, upTo(5), `every ${operations} operations`)
+          yield* Scope.close(scope, Exit.void)
+          yield* until(() => fiber.pollUnsafe() !== undefined || --left <= -100)
+          assert.isDefined(fiber.pollUnsafe(), `every ${operations} operations`)
+        }
+      }
     }).pipe(local)
   )
 

@@ -169,6 +169,8 @@ export class Subscriber<in out Event> implements Subscription<Event> {
   /** Ends when there is a message. Whoever sent it does not run the consumer: that gets a turn of its own. */
   private newsFor(fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<void> {
     return Effect.callback((resume) => {
+      // Others may have had their turn since it was seen that nothing waits.
+      if (this.queue.length > 0 || this.ended !== "no") return resume(Effect.void)
       const turn = () => {
         this.due--
         resume(Effect.void)
