@@ -1,7 +1,8 @@
 import { Postgres } from "@coppice/postgres"
 import { Migrations, PostgresAdapter } from "@coppice/pubsub"
+import { Child, Supervisor, Tree } from "@coppice/supervision"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Redacted } from "effect"
+import { Effect, Fiber, Layer, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import {
   assertNoSilentLoss,
@@ -198,8 +199,10 @@ layer(Database, { excludeTestServices: true })("when the database or the way to 
         way.set("closed")
         yield* hasStatus(two, "disconnected")
         for (let n = 1; n <= 1_000; n++) yield* two.broadcast(n)
-        // Given up by a bound of bytes as well: one that is larger than all that may wait.
         const flushed = yield* Effect.forkScoped(two.pubsub.flush)
+        // Time enough for a flush that does not wait.
+        yield* Effect.sleep("50 millis")
+        assert.isUndefined(flushed.pollUnsafe())
         way.set("open")
         yield* Fiber.join(flushed)
         yield* eventually("the last is heard", () => numbers(heard).at(-1) === 1_000)
@@ -225,6 +228,31 @@ layer(Database, { excludeTestServices: true })("when the database or the way to 
           assert.isBelow(performance.now() - since, 2_000 + 3_000)
         })
         yield* Effect.all([ends("silent"), ends("closed")], { concurrency: 2 })
+      })
+    )
+  )
+
+  it.effect("or delivering is a defect, that is a crash of the layer, and its supervisor begins it anew", () =>
+    quietly(
+      Effect.gen(function* () {
+        const server = yield* Postgres.Server
+        const broken = PostgresAdapter.make(often)("broken", {
+          deliver: () => {
+            throw new Error("broken")
+          },
+          gap: () => undefined,
+          status: () => undefined
+        })
+        const app = Supervisor.layer("App", {
+          strategy: "one_for_one",
+          maxRestarts: 5,
+          children: [Child.layer("adapter", Layer.effectDiscard(broken))]
+        })
+        const one = yield* node(server.url(), often)
+        yield* Effect.gen(function* () {
+          yield* one.broadcast(0)
+          yield* Effect.repeat(Tree.get("App/adapter"), { until: ({ restarts }) => restarts === 1 })
+        }).pipe(Effect.provide(app))
       })
     )
   )
