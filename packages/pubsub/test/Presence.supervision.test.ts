@@ -256,6 +256,7 @@ describe("when PubSub crashes", () => {
         assert.strictEqual((yield* other.run(Viewers.getByKey(1, "ada")))[0]?.ref, ref)
         assert.strictEqual((yield* other.run(Viewers.peers)).length, 1)
         bus.replay(() => true)
+        bus.echo(before, (yield* run(PubSub.PubSub)).node)
         yield* settle
         assert.strictEqual((yield* run(Viewers.peers)).length, 1)
         yield* pass("2 minutes")

@@ -73,7 +73,8 @@ const collected = <A, E, R>(stream: Stream.Stream<A, E, R>) =>
     return all
   })
 
-const settle = Effect.repeat(Effect.yieldNow, { times: 20 })
+const turn = (times: number) => Effect.repeat(Effect.yieldNow, { times })
+const settle = turn(20)
 
 describe("track", () => {
   it.effect("has somebody be here until the scope closes", () =>
@@ -280,6 +281,30 @@ describe("changes", () => {
       for (let seconds = 0; seconds < 4; seconds++) yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(seen, [[], ["a", "b", "c"]])
     }).pipe(Effect.scoped, local)
+  )
+})
+
+describe("a reader", () => {
+  it.effect("learns of a change at whatever moment it comes, also while the reader is about to wait", () =>
+    Effect.gen(function* () {
+      // The readers yield to others after so many steps, and the second change comes after so many turns.
+      for (const steps of [5, 6, 7, 8, 9, 10, 11, 13]) {
+        for (let turns = 0; turns < 20; turns++) {
+          yield* Effect.gen(function* () {
+            const slowly = Effect.provideService(References.MaxOpsBeforeYield, steps)
+            const diffs = yield* slowly(collected(Viewers.diffs(1)))
+            const lists = yield* slowly(collected(Viewers.changes(1)))
+            yield* turn(100)
+            yield* Viewers.track(1, "first", ada)
+            yield* turn(turns)
+            yield* Viewers.track(1, "last", ada)
+            yield* turn(100)
+            assert.strictEqual(diffs.length, 2, `diffs, ${steps} steps and ${turns} turns`)
+            assert.strictEqual(lists.at(-1)?.size, 2, `lists, ${steps} steps and ${turns} turns`)
+          }).pipe(Effect.scoped)
+        }
+      }
+    }).pipe(local)
   )
 })
 

@@ -227,7 +227,8 @@ export class Tracker implements Teller {
         this.wanted.set(node, { incarnation, clock, heard: now, askedAt: Number.NEGATIVE_INFINITY })
         this.wake()
       } else {
-        Object.assign(wanted, { heard: now, incarnation, clock })
+        wanted.heard = now
+        if (!isAt([node, wanted.incarnation, wanted.clock], event)) Object.assign(wanted, { incarnation, clock })
       }
     } else if (wanted !== undefined && isAt(known, wanted)) {
       this.wanted.delete(node)
@@ -407,6 +408,9 @@ export class Tracker implements Teller {
   }
 }
 
-const isAt = (known: readonly [string, number, number] | undefined, wanted: Wanted): boolean =>
+const isAt = (
+  known: readonly [string, number, number] | undefined,
+  wanted: { readonly incarnation: number; readonly clock: number }
+): boolean =>
   known !== undefined
   && (known[1] > wanted.incarnation || (known[1] === wanted.incarnation && known[2] >= wanted.clock))
