@@ -20,7 +20,10 @@ export type Status = "disconnected" | "solitary" | "clustered"
 /** Why events may have been lost: those of other nodes, or after a crash of the `PubSub` itself (`restarted`) any. */
 export type GapReason = "disconnected" | "missed" | "restarted"
 
-/** Where an adapter delivers. Returns at once. */
+/**
+ * Where an adapter delivers. Returns at once: an adapter with many messages lets others have a turn between some hundreds of
+ * them, or subscribers that handle one event after the other cannot keep up.
+ */
 export interface Receiver {
   readonly deliver: (message: Message, from: string) => void
   readonly gap: (reason: Exclude<GapReason, "restarted">) => void
