@@ -2,8 +2,9 @@
  * Broadcasts between nodes that share a PostgreSQL database, by LISTEN and NOTIFY.
  *
  * A node has two connections of its own, apart from the client's pool: one that listens, to one channel however many
- * topics there are, and one that notifies. What is broadcast while a statement is on its way leaves with the next, so many
- * broadcasts are one commit. What is too large for a notification waits for its receivers in the table `attachments`.
+ * topics there are, and one that notifies. What is broadcast while a statement is on its way leaves with the next, and
+ * while much is broadcast they leave every 3 milliseconds, so many broadcasts are one commit. What is too large for a
+ * notification waits for its receivers in the table `attachments`.
  *
  * **What is delivered.** An event that the database has committed is delivered once to each node that listens, those of
  * one node in order. A node whose connection was lost, or that was frozen too long, is told of a `Gap` in the place of

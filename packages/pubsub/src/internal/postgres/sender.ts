@@ -33,10 +33,10 @@ type Open = Effect.Effect<PgConnection.PgConnection, SqlError.SqlError, Scope.Sc
 const slowestBytesPerMilli = 100
 
 /**
- * Statements do not leave more often than every so many milliseconds: each costs the server, and every node, more than
- * many of the messages in it. One that comes after a pause leaves at once.
+ * After a statement with several messages, the next leaves so many milliseconds later: each costs the server, and every
+ * node, more than many of the messages in it. Messages that come one by one leave at once.
  */
-const paceMillis = 2
+const paceMillis = 3
 
 /** A connection, which closes with a scope of its own. */
 export interface Link {
@@ -127,17 +127,19 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     )
   })
 
-  let takenAt = Number.NEGATIVE_INFINITY
+  let takenAt = 0
+  let notBefore = 0
   const run = Effect.gen(function* () {
     while (true) {
       yield* outbox.filled
-      const early = takenAt + paceMillis - options.now()
+      const early = notBefore - options.now()
       if (early > 0) yield* Effect.sleep(early)
       takenAt = options.now()
       const batch = outbox.take()
       if (batch === undefined) continue
       const { messages, sign } = yield* deliver(batch)
       outbox.settle()
+      notBefore = messages > 1 ? takenAt + paceMillis : 0
       if (messages > 0) metrics.sent(messages)
       if (sign !== undefined) onSigned(takenAt)
       yield* reportLost
