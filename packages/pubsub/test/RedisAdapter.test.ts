@@ -1,6 +1,7 @@
+import { PubSub, Topic } from "@coppice/pubsub"
 import type { GapReason, Status } from "@coppice/pubsub/Adapter"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, References, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, References, Schema, Scope, Stream } from "effect"
 import { Redis } from "effect/persistence"
 import { TestClock } from "effect/testing"
 import { start } from "../src/internal/redis/adapter.ts"
@@ -98,7 +99,7 @@ const startTwo = Effect.gen(function* () {
 })
 
 /** What has arrived has been taken. */
-const heard = TestClock.adjust(0)
+const heard = Effect.repeat(TestClock.adjust(0), { times: 20 })
 
 const quiet = Effect.provideService(References.MinimumLogLevel, "None")
 
@@ -203,6 +204,41 @@ describe("RedisAdapter", () => {
       yield* heard
       assert.deepStrictEqual(b.told, ["missed", 1])
     }).pipe(quiet)
+  )
+
+  it.effect("much that arrives at once robs nobody who waits for it", () =>
+    Effect.gen(function* () {
+      const { a, broker } = yield* startTwo
+      const Numbers = Topic.make("t", { event: Schema.Int })
+      const pubsub = PubSub.layerAdapter((node, receiver) =>
+        Effect.provideService(
+          start({ channel: "test", heartbeatMillis: 10_000, node, receiver }),
+          Redis.Redis,
+          broker.redis
+        )
+      )
+      const { messages } = yield* Effect.provideContext(PubSub.subscribe(Numbers), yield* Layer.build(pubsub))
+      const count = 20_000
+      const taken = yield* Effect.forkChild(
+        Stream.runCollect(
+          Stream.takeUntil(messages, (message) => message._tag === "Event" && message.event === count - 1)
+        ),
+        { startImmediately: true }
+      )
+      broker.published.length = 0
+      broker.deaf = true
+      for (let number = 0; number < count; number++) a.event(number)
+      yield* a.flush
+      broker.deaf = false
+      // As when a process was busy with something else meanwhile.
+      broker.published.forEach(broker.arrive)
+      const heard = yield* Fiber.join(taken)
+      assert.deepStrictEqual(
+        heard.filter(({ _tag }) => _tag !== "Event"),
+        []
+      )
+      assert.lengthOf(heard, count)
+    })
   )
 
   it.effect("a loss at the end is told within two seconds after the broadcast", () =>

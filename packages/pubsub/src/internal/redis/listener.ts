@@ -33,6 +33,12 @@ export class Deaf extends Schema.TaggedError<Deaf>("@coppice/pubsub/Deaf")("Deaf
 /** How long what was said may take to come back; at most half a heartbeat. */
 const longestEchoMillis = 5_000
 
+/**
+ * After so many characters subscribers have their turn: several packets may arrive at once, with more events than can wait
+ * for one.
+ */
+const turnLength = 64 * 1_024
+
 /** Answers to a hello are spread over this time, so that several hellos are answered at once. */
 const answerMillis = 100
 
@@ -91,13 +97,22 @@ export class Listener {
     return Effect.gen({ self: this }, function* () {
       const { channel, redis } = this.options
       const messages = yield* redis.subscribe(channel)
-      const receive = Effect.forever(
-        Effect.map(Queue.takeAll(messages), (batch) => {
-          for (const { message } of batch) this.receive(message)
-        }),
-        { disableYield: true }
-      )
-      return yield* Effect.raceFirst(receive, this.beat(onHeard))
+      return yield* Effect.raceFirst(this.hear(messages), this.beat(onHeard))
+    })
+  }
+
+  private hear(messages: Queue.Dequeue<Redis.RedisMessage, Redis.RedisError>): Effect.Effect<never, Redis.RedisError> {
+    return Effect.gen({ self: this }, function* () {
+      let length = 0
+      while (true) {
+        for (const { message } of yield* Queue.takeAll(messages)) {
+          this.receive(message)
+          length += message.length
+          if (length < turnLength) continue
+          length = 0
+          yield* Effect.yieldNow
+        }
+      }
     })
   }
 
