@@ -13,7 +13,7 @@ const explain = ({ reason }: Supervisor.StartError) =>
     if (
       error instanceof Error
       && "_tag" in error
-      && (error._tag === "CannotListen" || error._tag === "PostgresUnavailable")
+      && (error._tag === "CannotListen" || error._tag === "PostgresUnavailable" || error._tag === "ListenUnavailable")
     ) {
       process.stderr.write(`trails: ${error.message}\n`)
       process.exit(1)

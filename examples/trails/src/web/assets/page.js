@@ -29,25 +29,27 @@ let events
 let heard
 let later
 
+const hear = () => {
+  heard = Date.now()
+  live.textContent = "live"
+}
+
 const follow = () => {
   unfollow()
-  live.textContent = navigator.onLine ? "connecting" : "offline"
+  live.textContent = "connecting"
   heard = Date.now()
   events = new EventSource(source.dataset.events)
-  events.addEventListener("open", () => {
-    heard = Date.now()
-    live.textContent = "live"
-  })
+  events.addEventListener("open", hear)
+  events.addEventListener("beat", hear)
   events.addEventListener("error", () => {
     const closed = events.readyState === EventSource.CLOSED
     live.textContent = closed || !navigator.onLine ? "offline" : "reconnecting"
     // A browser comes back by itself when the connection was lost, but not after an answer that is none.
     if (closed) later = setTimeout(follow, 2000 + 2000 * Math.random())
   })
-  events.addEventListener("beat", () => (heard = Date.now()))
   for (const name of regions.keys()) {
     events.addEventListener(name, ({ data }) => {
-      heard = Date.now()
+      hear()
       show(name, data)
     })
   }
@@ -63,7 +65,6 @@ if (source !== null) {
   if (!document.hidden) follow()
   // A tab that nobody looks at needs no connection; browsers allow only six to one server.
   document.addEventListener("visibilitychange", () => (document.hidden ? unfollow() : follow()))
-  addEventListener("offline", () => (live.textContent = "offline"))
   addEventListener("online", () => !document.hidden && follow())
   // A connection may be dead without anybody having been told: the server is heard every 15 seconds, if it is there.
   setInterval(() => !document.hidden && Date.now() - heard > 40_000 && follow(), 5000)
