@@ -174,6 +174,24 @@ layer(Database, { excludeTestServices: true })("broadcasts through PostgreSQL", 
     )
   )
 
+  it.effect("that come in crowds do not overflow a subscriber that takes them one by one", () =>
+    quietly(
+      Effect.gen(function* () {
+        const server = yield* Postgres.Server
+        const [one, two] = yield* Effect.all([node(server.url()), node(server.url())])
+        const heard = yield* hear(two, "all", 1_024)
+        const count = 20_000
+        yield* Effect.forEach(Array.from({ length: count }), (_, n) => one.broadcast(n), { discard: true })
+        yield* eventually("the last has come", () => numbers(heard).at(-1) === count - 1)
+        assert.deepStrictEqual(
+          heard.filter(({ _tag }) => _tag !== "Event"),
+          []
+        )
+        assert.lengthOf(heard, count)
+      })
+    )
+  )
+
   it.effect("are not disturbed by what others write to the channel", () =>
     quietly(
       Effect.gen(function* () {

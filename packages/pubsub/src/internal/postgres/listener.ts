@@ -40,6 +40,9 @@ type Problem = SqlError.SqlError | Deaf
 /** How long an attachment may take, in milliseconds: 16 MiB by a slow line. */
 const fetchMillis = 60_000
 
+/** After so many characters, some hundreds of messages at most, subscribers have a turn. */
+const turnLength = 6_000
+
 /** How long an answer to another node's hello waits for more of them, in milliseconds, at most. */
 const answerMillis = 50
 
@@ -117,10 +120,15 @@ export const make = (options: Options) => {
     scope: Scope.Scope
   ) {
     while (true) {
+      let length = 0
       for (const { payload } of yield* Queue.takeAll(notifications)) {
         const attached = decodeAttached(payload)
         if (attached === undefined) hear(payload)
         else yield* hearAttached(attached, connection, scope)
+        length += payload.length
+        if (length < turnLength) continue
+        length = 0
+        yield* Effect.yieldNow
       }
       const received = options.received()
       if (received > 0) metrics.received(received)
