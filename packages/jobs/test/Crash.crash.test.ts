@@ -3,7 +3,7 @@ import { Postgres } from "@coppice/postgres"
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Console, Effect, Layer, Random, Redacted, Schedule, Schema } from "effect"
 import { SqlClient } from "effect/sql"
-import { isAlive, node, type Node } from "./fixtures/processes.ts"
+import { eventually, isAlive, node, type Node } from "./fixtures/processes.ts"
 
 /** How many jobs; more take longer, and meet more of everything. */
 const total = Number(process.env["COPPICE_CRASH_JOBS"] ?? 3_000)
@@ -128,8 +128,13 @@ describe("jobs under kill -9, frozen processes, lost connections and a server th
             schedule: Schedule.spaced("50 millis")
           }
         )
-        yield* Effect.forEach(nodes, ({ child }, index) => (isAlive(child) ? Effect.void : respawn(index)))
-        yield* Effect.forEach(nodes, ({ ready }) => ready)
+        for (let index = 0; index < nodes.length;) {
+          const { child, lines } = nodes[index] ?? assert.fail()
+          yield* eventually("a node is ready or has ended", () => lines.includes("ready") || !isAlive(child))
+          if (isAlive(child)) index++
+          // It began while there was no server.
+          else yield* respawn(index)
+        }
 
         const left = insist(sql<{ readonly n: number }>`select count(*)::int4 as n from jobs.jobs`)
         yield* Effect.repeat(left, {
