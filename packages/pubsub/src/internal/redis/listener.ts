@@ -33,11 +33,8 @@ export class Deaf extends Schema.TaggedError<Deaf>("@coppice/pubsub/Deaf")("Deaf
 /** How long what was said may take to come back; at most half a heartbeat. */
 const longestEchoMillis = 5_000
 
-/**
- * After so many characters subscribers have their turn: several packets may arrive at once, with more events than can wait
- * for one.
- */
-const turnLength = 64 * 1_024
+/** After so many characters subscribers have their turn: much may arrive at once, and is more than waits for one. */
+const turnLength = 8 * 1_024
 
 /** Answers to a hello are spread over this time, so that several hellos are answered at once. */
 const answerMillis = 100

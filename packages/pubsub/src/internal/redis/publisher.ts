@@ -25,8 +25,8 @@ export interface Options {
 /** What waits at most. */
 const outboxBytes = 16 * 1_024 * 1_024
 
-/** What one PUBLISH takes, unless a single message is larger. */
-const packetBytes = 256 * 1_024
+/** What one PUBLISH takes, unless a single message is larger: some hundreds of messages, which others deliver in one turn. */
+const packetBytes = 16 * 1_024
 
 /** A server ends the connection of a subscriber for whom 32 MB wait, or 8 MB for a minute, unless it is configured otherwise. */
 const largestMessageBytes = 8 * 1_024 * 1_024
