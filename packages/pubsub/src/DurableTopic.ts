@@ -125,11 +125,11 @@ export interface Lag {
 export interface Shape {
   readonly publish: <Event>(
     topic: DurableTopic<Event>,
-    event: Event
+    event: NoInfer<Event>
   ) => Effect.Effect<Position, InvalidEvent | SqlError>
   readonly publishMany: <Event>(
     topic: DurableTopic<Event>,
-    events: ReadonlyArray<Event>
+    events: ReadonlyArray<NoInfer<Event>>
   ) => Effect.Effect<ReadonlyArray<Position>, InvalidEvent | SqlError>
   readonly stream: <Event>(
     topic: DurableTopic<Event>,
@@ -231,14 +231,14 @@ export const layer = (
  */
 export const publish = <Event>(
   topic: DurableTopic<Event>,
-  event: Event
+  event: NoInfer<Event>
 ): Effect.Effect<Position, InvalidEvent | SqlError, DurableTopics> =>
   Effect.flatMap(DurableTopics, (durable) => durable.publish(topic, event))
 
 /** As `publish`, many in one statement; none if one of them is invalid. */
 export const publishMany = <Event>(
   topic: DurableTopic<Event>,
-  events: ReadonlyArray<Event>
+  events: ReadonlyArray<NoInfer<Event>>
 ): Effect.Effect<ReadonlyArray<Position>, InvalidEvent | SqlError, DurableTopics> =>
   Effect.flatMap(DurableTopics, (durable) => durable.publishMany(topic, events))
 

@@ -63,18 +63,18 @@ export interface Shape {
     topic: Topic<Event>,
     options?: SubscribeOptions
   ) => Effect.Effect<Subscription<Event>, never, Scope.Scope>
-  readonly broadcast: <Event>(topic: Topic<Event>, event: Event) => Effect.Effect<void, InvalidEvent>
-  readonly broadcastNow: <Event>(topic: Topic<Event>, event: Event) => Effect.Effect<void, InvalidEvent>
+  readonly broadcast: <Event>(topic: Topic<Event>, event: NoInfer<Event>) => Effect.Effect<void, InvalidEvent>
+  readonly broadcastNow: <Event>(topic: Topic<Event>, event: NoInfer<Event>) => Effect.Effect<void, InvalidEvent>
   readonly broadcastFrom: <Event>(
     from: Subscription<Event>,
     topic: Topic<Event>,
-    event: Event
+    event: NoInfer<Event>
   ) => Effect.Effect<void, InvalidEvent>
-  readonly localBroadcast: <Event>(topic: Topic<Event>, event: Event) => Effect.Effect<void>
+  readonly localBroadcast: <Event>(topic: Topic<Event>, event: NoInfer<Event>) => Effect.Effect<void>
   readonly directBroadcast: <Event>(
     node: string,
     topic: Topic<Event>,
-    event: Event
+    event: NoInfer<Event>
   ) => Effect.Effect<void, InvalidEvent>
   readonly subscriberCount: <Event>(topic: Topic<Event>) => Effect.Effect<number>
   readonly status: Effect.Effect<Adapter.Status>
@@ -308,29 +308,33 @@ export const handle = <Event, E, R>(
  *
  * If the process ends between the commit and the broadcast, the event is lost: where that matters, use a durable topic.
  */
-export const broadcast = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void, InvalidEvent, PubSub> =>
-  PubSub.use((pubsub) => pubsub.broadcast(topic, event))
+export const broadcast = <Event>(
+  topic: Topic<Event>,
+  event: NoInfer<Event>
+): Effect.Effect<void, InvalidEvent, PubSub> => PubSub.use((pubsub) => pubsub.broadcast(topic, event))
 
 /** Broadcasts now, also inside a transaction, and whatever becomes of that. */
-export const broadcastNow = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void, InvalidEvent, PubSub> =>
-  PubSub.use((pubsub) => pubsub.broadcastNow(topic, event))
+export const broadcastNow = <Event>(
+  topic: Topic<Event>,
+  event: NoInfer<Event>
+): Effect.Effect<void, InvalidEvent, PubSub> => PubSub.use((pubsub) => pubsub.broadcastNow(topic, event))
 
 /** As `broadcast`, but not to one subscription. */
 export const broadcastFrom = <Event>(
   from: Subscription<Event>,
   topic: Topic<Event>,
-  event: Event
+  event: NoInfer<Event>
 ): Effect.Effect<void, InvalidEvent, PubSub> => PubSub.use((pubsub) => pubsub.broadcastFrom(from, topic, event))
 
 /** As `broadcast`, but on this node alone; the event is not encoded. */
-export const localBroadcast = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void, never, PubSub> =>
+export const localBroadcast = <Event>(topic: Topic<Event>, event: NoInfer<Event>): Effect.Effect<void, never, PubSub> =>
   PubSub.use((pubsub) => pubsub.localBroadcast(topic, event))
 
 /** As `broadcast`, but on one node alone. A node that is not there is nobody, as in Phoenix. */
 export const directBroadcast = <Event>(
   node: string,
   topic: Topic<Event>,
-  event: Event
+  event: NoInfer<Event>
 ): Effect.Effect<void, InvalidEvent, PubSub> => PubSub.use((pubsub) => pubsub.directBroadcast(node, topic, event))
 
 /** How many subscriptions a topic has on this node. */
