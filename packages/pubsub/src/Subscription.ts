@@ -13,7 +13,7 @@ export type Message<Event> =
   | { readonly _tag: "Event"; readonly event: Event; readonly node: string }
   /** This subscription was too slow, and so many events were dropped. */
   | { readonly _tag: "Lagged"; readonly missed: number }
-  /** Events may have been lost: what was read before may be out of date. */
+  /** Events may have been lost: what was read before may be out of date. One is told for all that follow each other. */
   | { readonly _tag: "Gap"; readonly reason: GapReason }
 
 /** How a subscription keeps what its subscriber has not taken yet. */
@@ -51,7 +51,10 @@ export class SubscriberTooSlow extends Schema.TaggedError<SubscriberTooSlow>("@c
  */
 export interface Subscription<Event> {
   readonly topic: Topic<Event>
-  /** Every message. One consumer at a time: two would share the messages. */
+  /**
+   * Every message. One consumer at a time: two would share the messages. It takes all that waits in one step, so what one
+   * that ends early (`Stream.take`) has not used is gone.
+   */
   readonly messages: Stream.Stream<Message<Event>, SubscriberTooSlow>
   /** The events alone. */
   readonly events: Stream.Stream<Event, SubscriberTooSlow>

@@ -1,6 +1,6 @@
 import { type Adapter, PubSub, type Subscription, Topic } from "@coppice/pubsub"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Logger, Metric, Result, Schema, Stream } from "effect"
+import { Effect, Fiber, Layer, Logger, Metric, Option, Result, Schema, Stream } from "effect"
 
 const Numbers = Topic.make("numbers", { key: Schema.Int, event: Schema.DateFromString })
 const dates = Numbers(1)
@@ -78,6 +78,50 @@ describe("an adapter", () => {
         assert.deepStrictEqual(yield* Stream.runCollect(Stream.take(two.events, 2)), [first, second])
         assert.deepStrictEqual(yield* next(elsewhere, 1), [gap])
       }).pipe(Effect.provideContext(services))
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("that tells gaps one after the other costs a subscription one message, and no event", () =>
+    Effect.gen(function* () {
+      const { receiver, services } = yield* connected
+      const subscribe = (options: Subscription.SubscribeOptions) =>
+        Effect.provideContext(PubSub.subscribe(dates, options), services)
+      const event = () => receiver.deliver({ topic: dates.id, event: first.toJSON() }, "other")
+      const gaps = () => {
+        for (let times = 0; times < 2_000; times++) receiver.gap(times % 2 === 0 ? "disconnected" : "missed")
+      }
+      const waiting = (subscription: Subscription.Subscription<Date>) =>
+        Effect.map(Stream.runHead(Stream.chunks(subscription.messages)), (chunk) =>
+          (Option.isSome(chunk) ? chunk.value : []).map((message) =>
+            message._tag === "Lagged" ? message.missed : message._tag
+          )
+        )
+      for (const policy of ["sliding", "dropping", "fail"] as const) {
+        const roomy = yield* subscribe({ policy })
+        const full = yield* subscribe({ policy, capacity: 2 })
+        event()
+        event()
+        gaps()
+        assert.deepStrictEqual(yield* waiting(roomy), ["Event", "Event", "Gap"])
+        assert.deepStrictEqual(
+          yield* waiting(full),
+          policy === "sliding" ? [1, "Event", "Gap"] : ["Event", "Event", "Gap"]
+        )
+        if (policy === "fail") continue
+        gaps()
+        for (let events = 0; events < 5; events++) event()
+        assert.deepStrictEqual(
+          yield* waiting(full),
+          policy === "sliding" ? [3, "Gap", "Event", "Event"] : ["Gap", "Event", 4]
+        )
+        for (let events = 0; events < 5; events++) event()
+        gaps()
+        for (let events = 0; events < 5; events++) event()
+        assert.deepStrictEqual(
+          yield* waiting(full),
+          policy === "sliding" ? [8, "Gap", "Event", "Event"] : ["Event", "Event", 8, "Gap"]
+        )
+      }
     }).pipe(Effect.scoped)
   )
 

@@ -98,7 +98,7 @@ export class Hub {
   /** Tells every subscription that events of other nodes may be missing. */
   gap(reason: GapReason): void {
     const message = { _tag: "Gap", reason } as const
-    for (const subscribers of this.topics.values()) for (const subscriber of subscribers) subscriber.offer(message)
+    for (const subscribers of this.topics.values()) for (const subscriber of subscribers) subscriber.offerGap(message)
   }
 
   count(topic: string): number {

@@ -11,6 +11,9 @@ import type { Topic } from "../Topic.ts"
 /** What waits, as a stream wants it. */
 type Waiting<A> = Pull.Pull<NonEmptyReadonlyArray<A>, SubscriberTooSlow>
 
+/** What says that events may have been lost. It is no event itself: it is never counted as lost, and never lost. */
+export type Gap = Extract<Message<never>, { readonly _tag: "Gap" }>
+
 /** Takes over subscribers whose hub has stopped. False: so has its own. */
 export interface Heir {
   readonly adopt: (subscriber: object) => Effect.Effect<boolean>
@@ -36,11 +39,13 @@ export class Subscriber<in out Event> implements Subscription<Event> {
   readonly topic: Topic<Event>
   private readonly capacity: number
   private readonly policy: NonNullable<SubscribeOptions["policy"]>
-  private readonly onDropped: (topic: string, messages: number) => void
+  private readonly onDropped: (topic: string, events: number) => void
   private queue: Array<Message<Event>> = []
   /** Where the queue begins: what is before it has slid out. */
   private first = 0
   private missed = 0
+  /** One that the queue had no room for. */
+  private gap: Gap | undefined
   private ended: "no" | "closed" | "too slow" | "orphaned" = "no"
   /** Consumers that wait for a message. */
   private consumers = nobody
@@ -50,7 +55,7 @@ export class Subscriber<in out Event> implements Subscription<Event> {
   constructor(
     topic: Topic<Event>,
     options: SubscribeOptions | undefined,
-    onDropped: (topic: string, messages: number) => void,
+    onDropped: (topic: string, events: number) => void,
     heir: Heir | undefined
   ) {
     this.topic = topic
@@ -70,10 +75,15 @@ export class Subscriber<in out Event> implements Subscription<Event> {
     const waiting = this.queue.length - this.first
     // Who only waits for its turn is not slow.
     const full = waiting >= this.capacity && (this.due === 0 || waiting >= burst)
-    if (full && !this.makeRoom()) return false
+    if (full && !this.makeRoom(message)) return false
     this.queue.push(message)
     if (this.consumers !== nobody) this.awaken()
     return waiting >= crowd && this.due > 0
+  }
+
+  /** Who has not taken one gap yet needs no other after it. */
+  offerGap(gap: Gap): void {
+    if (this.queue.at(-1)?._tag !== "Gap") this.offer(gap)
   }
 
   /** Ends the messages; what waits is not taken any more. */
@@ -124,36 +134,48 @@ export class Subscriber<in out Event> implements Subscription<Event> {
 
   /** Takes all that waits. */
   private take(): ReadonlyArray<Message<Event>> {
-    const { first, missed, policy, queue } = this
+    const { first, gap, missed, policy, queue } = this
     if (queue.length === 0) return queue
     this.queue = []
     this.first = 0
     this.missed = 0
+    this.gap = undefined
     const messages = first === 0 ? queue : queue.slice(first)
-    if (missed > 0) {
-      const lagged = { _tag: "Lagged", missed } as const
-      // Where the hole is: the oldest are missing, or the newest.
-      if (policy === "sliding") messages.unshift(lagged)
-      else messages.push(lagged)
-    }
-    return messages
+    if (missed === 0 && gap === undefined) return messages
+    const lost: Array<Message<Event>> = []
+    if (missed > 0) lost.push({ _tag: "Lagged", missed })
+    if (gap !== undefined) lost.push(gap)
+    // Where the hole is: the oldest are missing, or the newest.
+    return policy === "sliding" ? [...lost, ...messages] : [...messages, ...lost]
   }
 
-  private makeRoom(): boolean {
-    if (this.policy === "fail") {
-      this.ended = "too slow"
-      this.awaken()
+  private makeRoom(message: Message<Event>): boolean {
+    if (this.policy === "sliding") {
+      const oldest = this.queue[this.first++]
+      if (oldest?._tag === "Gap") this.gap = oldest
+      else this.lose()
+      if (this.first * 2 >= this.queue.length) {
+        this.queue = this.queue.slice(this.first)
+        this.first = 0
+      }
+      return true
+    }
+    if (message._tag === "Gap") {
+      this.gap = message
       return false
     }
+    if (this.policy === "dropping") {
+      this.lose()
+      return false
+    }
+    this.ended = "too slow"
+    this.awaken()
+    return false
+  }
+
+  private lose(): void {
     this.missed++
     this.onDropped(this.topic.id, 1)
-    if (this.policy === "dropping") return false
-    this.first++
-    if (this.first * 2 >= this.queue.length) {
-      this.queue = this.queue.slice(this.first)
-      this.first = 0
-    }
-    return true
   }
 
   private get takenOver(): Effect.Effect<void> {
