@@ -118,6 +118,19 @@ describe("cluster", () => {
     assert.deepStrictEqual(b.told, ["solitary", "clustered", 1, "disconnected", "disconnected", "clustered", 2])
   })
 
+  it("tells a gap for what another node has given up since this one hears again", () => {
+    const a = nodeOf("a")
+    const b = nodeOf("b")
+    b.cluster.connected(0)
+    b.cluster.receive(a.send(1), 1)
+    b.cluster.disconnected()
+    b.cluster.connected(100_000)
+    b.told.length = 0
+    a.cluster.skip()
+    b.cluster.receive(a.send(2), 100_001)
+    assert.deepStrictEqual(b.told, ["missed", 2])
+  })
+
   it("is solitary when the others have left, or were silent for three heartbeats", () => {
     const a = nodeOf("a")
     const b = nodeOf("b", 1_000)

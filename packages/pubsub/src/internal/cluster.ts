@@ -130,7 +130,8 @@ export class Cluster {
     const peer = this.peers.get(from) ?? this.meet(from, before, now)
     peer.heardAt = now
     peer.here = kind !== "bye"
-    if (this.status !== "disconnected") this.tell(this.presentStatus())
+    if (this.status !== "disconnected") this.tell(peer.here ? "clustered" : this.presentStatus())
+    // Also just after the gap of `connected`: the other may have given up what it was to send since then.
     if (before > peer.last) this.receiver.gap("missed")
     if (seq > peer.last) {
       peer.last = seq
