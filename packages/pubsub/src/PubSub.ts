@@ -55,7 +55,10 @@ export class InvalidEvent extends Schema.TaggedError<InvalidEvent>("@coppice/pub
   }
 }
 
-/** What the service offers. The functions of this module of the same names are how it is used. */
+/**
+ * What the service offers. The functions of this module of the same names are how it is used: what is called on a service
+ * that was kept, where there is no `PubSub` in the context, does not outlive a crash of that service.
+ */
 export interface Shape {
   /** The id of this node: another one each time that the process starts. */
   readonly node: string
@@ -202,8 +205,9 @@ const make = (
     const { context } = fiber
     return sql.afterCommit(
       Effect.suspend(() => {
-        const pubsub = hub.stopped ? Context.getOrUndefined(context, PubSub) : undefined
-        return pubsub === undefined ? use() : Effect.orDie(again(pubsub))
+        if (!hub.stopped) return use()
+        const pubsub = Context.getOrUndefined(context, PubSub)
+        return pubsub === undefined || pubsub === service ? Effect.die(new Error(stopped)) : Effect.orDie(again(pubsub))
       })
     )
   }
@@ -243,7 +247,7 @@ const make = (
       )
     )
 
-  return {
+  const service: Shape = {
     node: hub.node,
     subscribe: (topic, options) =>
       Effect.withFiber((fiber) => hub.subscribe(topic, options, Context.getOrUndefined(fiber.context, PubSub))),
@@ -259,7 +263,12 @@ const make = (
     flush: adapter?.flush ?? Effect.void,
     adopt: (subscription) => Effect.sync(() => hub.adopt(subscription))
   }
+  return service
 }
+
+const stopped =
+  "A broadcast was lost: its PubSub stopped before the transaction committed, and whoever called the service itself had no"
+  + " PubSub in the context that could take its place. Use the functions of the module, such as PubSub.broadcast"
 
 const problemOf = (cause: Cause.Cause<Schema.SchemaError>): string => {
   const [reason] = cause.reasons

@@ -3,7 +3,7 @@ import { Postgres } from "@coppice/postgres"
 import { PubSub, Topic } from "@coppice/pubsub"
 import { Child, Supervisor, Tree } from "@coppice/supervision"
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Schema, Scope, Stream } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 
 const Pages = Topic.make("pages", { event: Schema.String })
@@ -163,4 +163,21 @@ layer(Postgres.layerTest)("a transaction during which PubSub crashes", (it) => {
       ])
     }).pipe(Effect.scoped, Effect.provide(App))
   )
+
+  it.effect("on a service that has no successor says in the log that it is lost", () => {
+    const defects: Array<string> = []
+    const logger = Logger.make(({ cause }) => void defects.push(Cause.pretty(cause)))
+    return Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const scope = yield* Scope.make()
+      const pubsub = Context.get(yield* Layer.buildWithScope(PubSub.layerLocal, scope), PubSub.PubSub)
+      const broadcast = pubsub.broadcast(Pages, "lost")
+      const transaction = sql.withTransaction(
+        Effect.all([broadcast, Effect.provideService(broadcast, PubSub.PubSub, pubsub), Scope.close(scope, Exit.void)])
+      )
+      yield* transaction.pipe(Effect.provide(Logger.layer([logger])))
+      assert.lengthOf(defects, 2)
+      for (const defect of defects) assert.include(defect, "its PubSub stopped before the transaction committed")
+    })
+  })
 })
