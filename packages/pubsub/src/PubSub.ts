@@ -198,9 +198,8 @@ const make = (
     use: () => Effect.Effect<void>,
     again: (pubsub: Shape) => Effect.Effect<void, InvalidEvent>
   ): Effect.Effect<void> => {
-    const sql = Context.getOrUndefined(fiber.context, SqlClient.SqlClient) ?? client
-    const transacting = sql !== undefined && Context.getOrUndefined(fiber.context, sql.transactionService) !== undefined
-    if (!transacting) return use()
+    const sql = transacting(fiber.context, Context.getOrUndefined(fiber.context, SqlClient.SqlClient), client)
+    if (sql === undefined) return use()
     // Now: the fiber is not this one's when the hook runs.
     const { context } = fiber
     return sql.afterCommit(
@@ -269,6 +268,10 @@ const make = (
 const stopped =
   "A broadcast was lost: its PubSub stopped before the transaction committed, and whoever called the service itself had no"
   + " PubSub in the context that could take its place. Use the functions of the module, such as PubSub.broadcast"
+
+/** The first of these clients that a context has a transaction of. */
+const transacting = (context: Context.Context<never>, ...clients: ReadonlyArray<Client | undefined>) =>
+  clients.find((sql) => sql !== undefined && Context.getOrUndefined(context, sql.transactionService) !== undefined)
 
 const problemOf = (cause: Cause.Cause<Schema.SchemaError>): string => {
   const [reason] = cause.reasons

@@ -1,7 +1,7 @@
 import { Postgres } from "@coppice/postgres"
 import { PubSub, Topic } from "@coppice/pubsub"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Schema, Stream } from "effect"
+import { Context, Effect, Fiber, Layer, Schema, Scope, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 
 const Pages = Topic.make("pages", { event: Schema.String })
@@ -33,6 +33,27 @@ layer(Postgres.layerTest)("a broadcast inside a transaction", (it) => {
       heard.push(...(yield* Stream.runCollect(Stream.take(events, 3))))
       assert.deepStrictEqual(heard, ["1 waits", "now", "inner", "outer"])
     }).pipe(Effect.scoped, Effect.provide(PubSub.layerLocal))
+  )
+
+  it.effect("waits for it too where the client around the caller is not the one whose transaction it is", () =>
+    Effect.gen(function* () {
+      const layers = yield* SqlClient.SqlClient
+      const pubsub = yield* Layer.build(PubSub.layerLocal)
+      const callers = yield* Layer.build(Layer.fresh(Postgres.layerTest))
+      const work = Effect.gen(function* () {
+        const callers = yield* SqlClient.SqlClient
+        const { events } = yield* PubSub.subscribe(Pages)
+        for (const sql of [layers, callers]) {
+          yield* Effect.ignore(sql.withTransaction(Effect.andThen(say("lost"), Effect.fail("no"))))
+          yield* sql.withTransaction(Effect.andThen(say("second"), PubSub.broadcastNow(Pages, "first")))
+        }
+        assert.deepStrictEqual(yield* Stream.runCollect(Stream.take(events, 4)), ["first", "second", "first", "second"])
+      })
+      yield* Effect.provideContext(
+        work,
+        Context.merge(pubsub, callers).pipe(Context.add(Scope.Scope, yield* Effect.scope))
+      )
+    }).pipe(Effect.scoped)
   )
 
   it.effect("never happens when that is rolled back, by a failure, a defect or an interruption", () =>
