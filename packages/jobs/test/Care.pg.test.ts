@@ -220,6 +220,33 @@ layer(tables)("care on several connections", (it) => {
       })
     )
 
+    it.effect("runs a job once, also one that has run to its end before the call answers", () =>
+      Effect.gen(function* () {
+        const { claim, client, events, settle } = yield* setUp
+        yield* insert({ state: "retryable", attempt: 4, maxAttempts: 5 })
+        yield* insert({ state: "retryable" })
+        yield* insert({ state: "completed" })
+        // A node is so quick that both have ended when finished jobs are looked for.
+        const run = Effect.gen(function* () {
+          for (const { attempt, id, lease } of yield* claim()) {
+            if (attempt < 5) yield* settle.complete([id], [lease], false)
+            else yield* settle.settleOne({ id, lease, to: "retryable", delayMillis: 1_000 })
+          }
+        })
+        const quick = Care.make({ ...client, signal: () => Effect.orDie(run) })
+        assert.deepStrictEqual(yield* quick.retry({}), { retried: 3, conflicts: 0 })
+        assert.deepStrictEqual(
+          (yield* all).map(({ attempt, state }) => [state, attempt]),
+          [
+            ["discarded", 5],
+            ["completed", 2],
+            ["completed", 2]
+          ]
+        )
+        assert.lengthOf(events, 3)
+      })
+    )
+
     it.effect("waits for another that may get the key, and gets it if that rolls back", () =>
       Effect.gen(function* () {
         const { care, sql } = yield* setUp

@@ -12,7 +12,7 @@ import type { JobEvent } from "../JobEvent.ts"
 import type { Shape } from "../Jobs.ts"
 import type { Client } from "./client.ts"
 import { list, names, releaseKeys } from "./columns.ts"
-import { idOf, now } from "./database.ts"
+import { idOf, now, numbers } from "./database.ts"
 import { compile } from "./filter.ts"
 import { storable } from "./json.ts"
 import { keysOf } from "./keys.ts"
@@ -94,11 +94,13 @@ export const make = (client: Client): Pick<Shape, "get" | "list" | "cancel" | "r
     )
 
   const reentry = Reentry.make(database, batch)
-  const retryIn = (statement: string, params: ReadonlyArray<unknown>) =>
+  /** Retries what matches in one of the tables, and adds the ids to those that are given. */
+  const retryIn = (statement: string, params: ReadonlyArray<unknown>, ids: Array<number>) =>
     inBatches(
       (after) => database.timed<Reentry.Retried>(statement, [String(after), ...params]),
       Effect.fnUntraced(function* (rows) {
         const retried = rows.filter((row) => row.retried)
+        for (const { id } of retried) ids.push(id)
         for (const queue of new Set(retried.map((row) => row.queue))) yield* client.signal({ _tag: "Jobs", queue })
         yield* client.emit(retried.map((row): JobEvent => ({ _tag: "Retried", ...subject(row) })))
         return retried.length
@@ -154,11 +156,15 @@ export const make = (client: Client): Pick<Shape, "get" | "list" | "cancel" | "r
       return totals
     }),
 
-    // Finished jobs second: one that finishes while the others are looked at is still found.
+    // Finished jobs second: one that finishes while the others are looked at is still found. One that is among those others
+    // has been retried, also if it has run to its end since.
     retry: Effect.fnUntraced(function* (filter) {
       const { active, finished, params } = compile(filter, 3, retryable)
-      const waiting = active === undefined ? none : yield* retryIn(reentry.waiting(active), params)
-      const back = finished === undefined ? none : yield* retryIn(reentry.finished(finished), params)
+      const ids: Array<number> = []
+      const waiting = active === undefined ? none : yield* retryIn(reentry.waiting(active), params, ids)
+      if (finished === undefined) return { retried: waiting.counted, conflicts: waiting.found - waiting.counted }
+      const others = `${finished} and j.id not in (select unnest($${params.length + 3}::text::bigint[]))`
+      const back = yield* retryIn(reentry.finished(others), [...params, numbers(ids)], [])
       const retried = waiting.counted + back.counted
       return { retried, conflicts: waiting.found + back.found - retried }
     }),
