@@ -80,7 +80,10 @@ export type Message<Event> =
 export interface ConsumeOptions<E = never, R = never> {
   /** Where a consumer begins that has no position yet. Defaults to `"beginning"`. */
   readonly from?: From | undefined
-  /** How many events are handled in one transaction at most. Defaults to 100; from 1 to 10,000. */
+  /**
+   * How many events are handled in one transaction at most; fewer where they are large. Defaults to 100; from 1 to 10,000. Let
+   * it be 1 where handling takes long: what the first event of a batch writes is locked, and holds others back, until the last.
+   */
   readonly batchSize?: number | undefined
   /**
    * How long a node may be silent, frozen or cut off, until the server ends its transaction and another takes over.
@@ -306,7 +309,8 @@ export const consumer = <Event>(
   Effect.flatMap(DurableTopics, (durable) => durable.consumer(topic, consumer))
 
 /**
- * Puts a consumer to a position, whether it has one or not. What it is handling meanwhile is undone.
+ * Puts a consumer to a position, whether it has one or not. What it is handling meanwhile is undone, unless its own handler
+ * does this in its transaction: then it goes there once that has committed.
  */
 export const setPosition = <Event>(
   topic: DurableTopic<Event>,

@@ -49,7 +49,7 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
         const writers = yield* Effect.forkChild(
           Effect.forEach(
             [0, 1, 2, 3, 4, 5],
-            (worker) => Effect.forEach(Array.from({ length: 25 }), (_, round) => transaction(`${worker}/${round}`)),
+            (worker) => Effect.forEach(Array.from({ length: 12 }), (_, round) => transaction(`${worker}/${round}`)),
             { concurrency: "unbounded" }
           )
         )
@@ -81,7 +81,7 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
           Effect.sync(() => replay.length),
           (n) => n >= committed.size
         )
-        assert.isAbove(committed.size, 200)
+        assert.isAbove(committed.size, 100)
         assert.deepStrictEqual(new Set(live.map(({ event }) => event)), committed)
         assert.lengthOf(live, committed.size)
         assert.deepStrictEqual(live, replay)
@@ -238,6 +238,7 @@ layer(Database, { excludeTestServices: true })("a plan that was made while there
             const store = Store.make({ schema: `"pubsub"`, sql, time: "database" })
             yield* store.page("orders", zero, 250)
             yield* store.consumerPage("orders", "billing", 100)
+            yield* store.insert("orders", ["{}"], 1_000)
             yield* store.prune(1_000)
             yield* admin`insert into pubsub.events (topic, xid, event, inserted_at, expires_at)
               select 'orders', n / 1000, '{}', now(), now() + interval '1 day' from generate_series(1, 20000) n`
@@ -254,9 +255,9 @@ layer(Database, { excludeTestServices: true })("a plan that was made while there
             )
           })
         )
-        assert.lengthOf(plans, 3)
+        assert.lengthOf(plans, 4)
         for (const plan of plans) {
-          assert.match(plan, /Index Scan using events_/)
+          assert.match(plan, /Index (Only )?Scan (Backward )?using events_/)
           assert.notMatch(plan, /Seq Scan on events/)
         }
         assert.isTrue(plans.some((plan) => plan.includes("Tid Scan on events")))

@@ -37,7 +37,7 @@ layer(Database, { excludeTestServices: true })("consumers of one name on several
             Effect.andThen(Effect.sync(() => busy--))
           )
         for (const [index, node] of nodes.entries()) yield* consume(node, `${index}`, overlap)
-        const events = Array.from({ length: 200 }, (_, index) => `${index}`)
+        const events = Array.from({ length: 70 }, (_, index) => `${index}`)
         for (const event of events) yield* nodes[Number(event) % 3]!.durable.publish(Orders, event)
         const rows = yield* eventually("all are handled", handled(sql), (rows) => rows.length >= events.length)
         assert.deepStrictEqual(

@@ -1,8 +1,8 @@
 import { Pglite } from "@coppice/postgres"
-import { DurableTopic } from "@coppice/pubsub"
-import { Child, Supervisor } from "@coppice/supervision"
+import { DurableTopic, PubSub } from "@coppice/pubsub"
+import { Child, Supervisor, Tree } from "@coppice/supervision"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Layer, Option, Schedule } from "effect"
+import { Context, Effect, Fiber, Layer, Option, Schedule } from "effect"
 import { SqlClient } from "effect/sql"
 import { collect, consuming, durable, Numbers, Orders, publish, Virtual } from "./fixtures/Durable.ts"
 
@@ -182,6 +182,105 @@ layer(Virtual)("a consumer", (it) => {
         yield* publish(2)
         yield* Pglite.settle
         assert.deepStrictEqual(handled, [1, 2, 2])
+      })
+    )
+  )
+
+  it.effect("finds what cannot be committed in a few tries, and does what is before it", () =>
+    durable(
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`create table handled (n int4 primary key deferrable initially deferred)`
+        yield* publish(...Array.from({ length: 50 }, (_, n) => n), 7)
+        yield* consuming(({ event }) => Effect.asVoid(sql`insert into handled values (${event})`))
+        yield* Pglite.advance("10 seconds")
+        const rows = yield* sql`select n from handled`
+        assert.lengthOf(rows, 50)
+      })
+    )
+  )
+
+  it.effect("that its own handler puts elsewhere, or deletes, goes there, and what was handled is done", () =>
+    durable(
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`create table handled (id int4 generated always as identity, n int4)`
+        const rows = sql<{ readonly n: number }>`select n from handled order by id`
+        const numbers = Effect.map(rows, (found) => found.map(({ n }) => n))
+        const positions = yield* publish(1, 2, 3)
+        let again = true
+        yield* consuming(
+          Effect.fnUntraced(function* ({ event }: DurableTopic.Stored<number>) {
+            yield* sql`insert into handled (n) values (${event})`
+            if (event === 3 && again) {
+              again = false
+              yield* DurableTopic.setPosition(Orders, "billing", positions[0] ?? "now")
+            }
+            if (event === 5) yield* DurableTopic.deleteConsumer(Orders, "billing")
+            // Undone, and so no reason to go anywhere.
+            yield* Effect.exit(
+              sql.withTransaction(
+                Effect.andThen(DurableTopic.setPosition(Orders, "billing", "beginning"), Effect.fail("no"))
+              )
+            )
+          }),
+          { from: "now" }
+        )
+        yield* DurableTopic.setPosition(Orders, "billing", "beginning")
+        yield* Pglite.settle
+        assert.deepStrictEqual(yield* numbers, [1, 2, 3, 2, 3])
+        yield* publish(4, 5)
+        yield* Pglite.settle
+        // It has registered anew, from now on.
+        yield* publish(6)
+        yield* Pglite.settle
+        assert.deepStrictEqual(yield* numbers, [1, 2, 3, 2, 3, 4, 5, 6])
+      })
+    )
+  )
+
+  it.effect("whose handler ends by an interruption of its own tries again like one that fails", () =>
+    durable(
+      Effect.gen(function* () {
+        const handled: Array<number> = []
+        yield* publish(1)
+        yield* consuming(({ event }) =>
+          Effect.suspend(() => (handled.push(event) === 1 ? Effect.interrupt : Effect.void))
+        )
+        yield* Pglite.advance("1 second")
+        assert.deepStrictEqual(handled, [1, 1])
+      })
+    )
+  )
+
+  it.effect("is still woken when PubSub has crashed, also where nobody around it knows that", () =>
+    durable(
+      Effect.gen(function* () {
+        const services = yield* Layer.build(
+          Supervisor.layer("shop", {
+            strategy: "one_for_one",
+            children: [
+              Child.layer("pubsub", Layer.fresh(PubSub.layerLocal)),
+              Child.layer("durable", Layer.fresh(DurableTopic.layer({ pollInterval: "1 hour" })))
+            ]
+          })
+        )
+        const handled: Array<number> = []
+        const durable = Context.get(services, DurableTopic.DurableTopics)
+        yield* Effect.forkScoped(
+          Effect.updateContext(
+            durable.consume(Orders, "billing", ({ event }) => Effect.sync(() => void handled.push(event))),
+            (context: Context.Context<never>): Context.Context<never> =>
+              // Nobody who consumes asks for it.
+              Context.omit(PubSub.PubSub)(context as Context.Context<PubSub.PubSub>)
+          )
+        )
+        yield* Pglite.settle
+        yield* Effect.provideContext(Tree.kill("shop/pubsub"), services)
+        yield* Pglite.settle
+        yield* durable.publish(Orders, 1)
+        yield* Pglite.settle
+        assert.deepStrictEqual(handled, [1])
       })
     )
   )

@@ -7,7 +7,7 @@
  *
  * The transaction has no number until its handler writes, so a handler that only waits holds back nobody's events.
  */
-import { Cause, Data, Effect, Metric, Result, type Schedule, Scope } from "effect"
+import { Cause, Context, Data, Effect, Metric, Result, type Schedule, Scope } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { From, Stored } from "../../DurableTopic.ts"
 import type { Topic } from "../../Topic.ts"
@@ -30,6 +30,18 @@ export interface Plan<Event, E, R> {
   readonly onUndecodable: (error: UndecodableEvent) => Effect.Effect<void, E | UndecodableEvent, R>
   readonly onPruned: (missed: EventsPruned) => Effect.Effect<void, E | EventsPruned, R>
 }
+
+/** What a handler is handling, for what it does to its own consumer. */
+export interface Handling {
+  readonly topic: string
+  readonly consumer: string
+  /** Whether it has put the consumer elsewhere, or deleted it, in the transaction in which it handles. */
+  placed: boolean
+}
+
+export const Handling = Context.Reference<Handling | undefined>("@coppice/pubsub/DurableTopic/Handling", {
+  defaultValue: () => undefined
+})
 
 /** Why a round was not done. */
 class Failed<E> extends Data.TaggedError("Failed")<{ readonly cause: Cause.Cause<E> }> {}
@@ -90,12 +102,13 @@ const loop = <Event, E, R>(
       if (page === undefined) return "done" as const
       total = page.rows.length
       at = page.position
-      const told = yield* handle(page)
+      const handling: Handling = { topic: topic.id, consumer, placed: false }
+      const told = yield* Effect.provideService(handle(page), Handling, handling)
       const last = page.rows.at(-1)?.position ?? page.position
       if (last === page.position && told === page.told) return "done" as const
       const moved = yield* store.advance(topic.id, consumer, page.position, last, told)
-      // Somebody has put the consumer elsewhere meanwhile: what was handled is undone.
-      if (!moved) return yield* new Moved()
+      // Somebody else has put the consumer elsewhere meanwhile: what was handled is undone.
+      if (!moved && !handling.placed) return yield* new Moved()
       yield* Metric.update(Metric.withAttributes(handled, labels), total)
       return "done" as const
     }).pipe(alive(store, plan.leaseMillis), store.sql.withTransaction)
@@ -112,16 +125,17 @@ const loop = <Event, E, R>(
       }
       lookMillis = firstLookMillis
       const outcome = yield* batch
-      size = batchSize
+      // What cannot be committed is found in a few tries, wherever it is.
+      size = Math.min(batchSize, size * 2)
       // Whoever is at it goes on with it; here it is of interest only whether it still is.
       if (outcome === "busy") yield* Effect.sleep(pollMillis)
     })
 
     const isolating = Effect.fnUntraced(function* (cause: Cause.Cause<Failure<E> | Moved>) {
-      // Somebody ends the consumer.
-      if (Cause.hasInterruptsOnly(cause)) return yield* Effect.failCause(cause as Cause.Cause<never>)
-      // Not a failure: the next look finds where it is now.
-      if (cause.reasons.every((reason) => Cause.isFailReason(reason) && reason.error instanceof Moved)) return
+      // Not a failure: the next look finds where it is now. That may be again and again.
+      if (cause.reasons.every((reason) => Cause.isFailReason(reason) && reason.error instanceof Moved)) {
+        return yield* Effect.sleep(firstLookMillis)
+      }
       yield* Metric.update(Metric.withAttributes(failures, labels), 1)
       // What is before the one that failed is done first, and is not undone by it the next time.
       const isolate = index > 0 && index < total

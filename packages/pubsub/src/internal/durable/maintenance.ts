@@ -39,8 +39,9 @@ export const run = (store: Store, intervalMillis: number): Effect.Effect<never> 
   const round = store.remember.pipe(Effect.andThen(pruneAll), Effect.andThen(warn))
   return Effect.forever(
     Effect.andThen(
-      Effect.catch(round, (error) =>
-        Effect.logWarning("Durable topics could not be cleaned up, and will be later", error)
+      // A defect as well: that of a database whose child was just restarted.
+      Effect.catchCause(round, (cause) =>
+        Effect.logWarning("Durable topics could not be cleaned up, and will be later", cause)
       ),
       Effect.sleep(intervalMillis)
     )

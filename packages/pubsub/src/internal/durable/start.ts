@@ -1,8 +1,9 @@
 /**
  * Putting the service together.
  */
-import { Duration, Effect, Option, Result, Schedule } from "effect"
+import { Context, Duration, Effect, Option, Result, Schedule } from "effect"
 import { SqlClient } from "effect/sql"
+import type { SqlError } from "effect/sql/SqlError"
 import type { ConsumeOptions, ConsumerState, DurableTopic, LayerOptions, Shape, Stored } from "../../DurableTopic.ts"
 import * as Migrations from "../../Migrations.ts"
 import { PubSub } from "../../PubSub.ts"
@@ -50,6 +51,14 @@ const service = (reading: Reader.Reading): Shape => {
       yield* store.sql.afterCommit(Effect.sync(() => wakeUps.wake(topic.id)))
       return positions
     })
+  /** Where a handler does this to its own consumer, it is no reason to undo what it handles. */
+  const placing = <A>(topic: string, consumer: string, effect: Effect.Effect<A, SqlError>) =>
+    Effect.flatMap(Effect.context<never>(), (context) => {
+      const handling = Context.get(context, Consumer.Handling)
+      const inside = Context.getOrUndefined(context, store.sql.transactionService) !== undefined
+      if (inside && handling?.topic === topic && handling.consumer === consumer) handling.placed = true
+      return effect
+    })
   return {
     publishMany,
     publish: (topic, event) =>
@@ -74,11 +83,11 @@ const service = (reading: Reader.Reading): Shape => {
     setPosition: ({ topic }, consumer, to) =>
       Effect.flatMap(to === "now" ? store.horizon : Effect.succeed(to === "beginning" ? zero : to), (position) =>
         Effect.andThen(
-          store.set(topic.id, consumer, position, to === "beginning"),
+          placing(topic.id, consumer, store.set(topic.id, consumer, position, to === "beginning")),
           store.sql.afterCommit(Effect.sync(() => wakeUps.wake(topic.id)))
         )
       ),
-    deleteConsumer: ({ topic }, consumer) => store.delete(topic.id, consumer)
+    deleteConsumer: ({ topic }, consumer) => placing(topic.id, consumer, store.delete(topic.id, consumer))
   }
 }
 

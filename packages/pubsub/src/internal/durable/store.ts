@@ -55,6 +55,9 @@ export interface ConsumerRow {
   readonly oldest: DateTime.Utc | undefined
 }
 
+/** A page has no more events when there is so much in it, as stored: what is large is not to fill the memory. */
+const pageBytes = 4 * 1_024 * 1_024
+
 /** More than this is for ever. */
 const longestMillis = Duration.toMillis("36500 days")
 
@@ -76,23 +79,32 @@ export const make = ({ schema, sql, time }: Database) => {
            ${now} + $4::float8 * interval '1 millisecond'
       from ${schema}.origin o, json_array_elements($3::json) with ordinality e (event, n)
      where not ${moved}
+       and not coalesce((select ${ahead("l.xid", next, own)} from ${schema}.events l
+                          where l.topic = $2 order by l.xid desc, l.id desc limit 1), false)
+       and not coalesce((select ${ahead("m.xid", next, own)} from ${schema}.pruned m where m.topic = $2), false)
      order by e.n
     returning ${positionOf("xid", "id")} as position`
 
   const events = (after: string, limit: string) => `
     left join lateral (
-      select e.xid, e.id, e.event, e.inserted_at from ${schema}.events e
-       where e.topic = $1 and (e.xid, e.id) > (${after})
-       order by e.xid, e.id limit ${limit}::text::int
+      select f.* from (
+        select e.xid, e.id, e.event, e.inserted_at,
+               sum(pg_column_size(e.event)) over (order by e.xid, e.id rows unbounded preceding)
+                 - pg_column_size(e.event) as bytes_before
+          from ${schema}.events e
+         where e.topic = $1 and (e.xid, e.id) > (${after})
+         order by e.xid, e.id limit ${limit}::text::int
+      ) f where f.bytes_before < ${pageBytes}
     ) e on true`
 
   const columns = `
-    ${positionOf("o.horizon", "0")} as horizon, o.moved, ${positionOf("m.xid", "m.id")} as pruned,
+    ${positionOf("o.horizon", "0")} as horizon, ${positionOf("m.xid", "m.id")} as pruned,
+    o.moved or coalesce(${ahead("greatest(e.xid, m.xid)", "o.next", "o.own")}, false) as moved,
     ${positionOf("e.xid", "e.id")} as position, ${ready} as ready,
     case when ${ready} then e.event::text end as event, ${millis("e.inserted_at")} as at`
 
   const origin = `
-    (select ${horizon} as horizon, ${own} as own, ${moved} as moved from ${schema}.origin o) o`
+    (select ${horizon} as horizon, ${next} as next, ${own} as own, ${moved} as moved from ${schema}.origin o) o`
 
   const page = `
     select ${columns}
@@ -136,17 +148,17 @@ export const make = ({ schema, sql, time }: Database) => {
     update ${schema}.origin o
        set lead = latest.xid + 1 - pg_snapshot_xmin(pg_current_snapshot())::text::bigint, high = latest.xid + 1
       from (select greatest(
-              (select high from ${schema}.origin), (select max(xid) from ${schema}.events),
-              (select max(xid) from ${schema}.positions), (select max(xid) from ${schema}.pruned)) as xid) latest
-     where ${moved}
+              b.high - 1, (select max(e.xid) from ${schema}.events e where e.xid <> b.own),
+              (select max(xid) from ${schema}.positions), (select max(xid) from ${schema}.pruned)) as xid
+              from (select o.high, ${own} as own from ${schema}.origin o) b) latest
+     where ${next} <= latest.xid
     returning 1 as repaired`
 
   /** Numbers of transactions have begun anew: goes on after those that were there. */
-  const mend = Effect.andThen(
+  const mend = run(`insert into ${schema}.origin (lead, high) values (0, 0) on conflict do nothing`, []).pipe(
     // Who comes second looks again when the first is done.
-    run(`select 1 from ${schema}.origin for update`, []),
-    run(repair, [])
-  ).pipe(
+    Effect.andThen(run(`select 1 from ${schema}.origin for update`, [])),
+    Effect.andThen(run(repair, [])),
     sql.withTransaction,
     Effect.flatMap((rows) =>
       rows.length === 0
@@ -163,7 +175,7 @@ export const make = ({ schema, sql, time }: Database) => {
     statement: Effect.Effect<ReadonlyArray<A>, SqlError>
   ): Effect.Effect<ReadonlyArray<A>, SqlError> =>
     Effect.flatMap(statement, (rows) =>
-      rows[0]?.moved === true ? Effect.andThen(mend, statement) : Effect.succeed(rows)
+      rows.length === 0 || rows.some(({ moved }) => moved) ? Effect.andThen(mend, statement) : Effect.succeed(rows)
     )
 
   const horizonNow = Effect.map(
@@ -188,7 +200,7 @@ export const make = ({ schema, sql, time }: Database) => {
       const statement = timed<{ readonly position: Position }>(insert, params)
       return Effect.map(
         Effect.flatMap(statement, (rows) =>
-          rows.length === 0 && events.length > 0 ? Effect.andThen(mend, statement) : Effect.succeed(rows)
+          rows.length === 0 ? Effect.andThen(mend, statement) : Effect.succeed(rows)
         ),
         // Nobody says in which order they are returned; their numbers rise.
         (rows) => rows.map(({ position }) => position).toSorted()
@@ -329,6 +341,9 @@ const ready = "(e.xid < o.horizon or e.xid = o.own)"
 
 /** Whether the database has given a number before that it has still to give. */
 const moved = `(${next} < o.high)`
+
+/** The same of what is seen of another transaction: that has ended, so its number is given. */
+const ahead = (xid: string, next: string, own: string) => `(${xid} >= ${next} and ${xid} <> ${own})`
 
 const millis = (column: string) => `(extract(epoch from ${column}) * 1000)::float8`
 

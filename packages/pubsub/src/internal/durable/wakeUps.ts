@@ -2,8 +2,11 @@
  * Telling readers on all nodes that there is something to read. Nothing depends on it: who is not told finds it by polling.
  */
 import { Effect, Latch, Schema, type Scope, Stream } from "effect"
-import type { Shape } from "../../PubSub.ts"
+import { PubSub, type Shape } from "../../PubSub.ts"
 import * as Topic from "../../Topic.ts"
+
+/** What is still to be told at the end waits so long for a PubSub that is down itself. */
+const lastWordsMillis = 1_000
 
 /** A topic of its own for each durable topic, by its id. */
 const Wake = Topic.make("~durable", { key: Schema.String, event: Schema.Literal(1) })
@@ -30,13 +33,12 @@ export const make = (pubsub: Shape): Effect.Effect<WakeUps, never, Scope.Scope> 
       latch.closeUnsafe()
       const topics = Array.from(said)
       said.clear()
-      // A literal can be encoded.
-      return Effect.forEach(topics, (topic) => Effect.orDie(pubsub.broadcastNow(Wake(topic), 1)), { discard: true })
-    })
+      return Effect.forEach(topics, (topic) => pubsub.broadcastNow(Wake(topic), 1), { discard: true })
+    }).pipe(Effect.catchCause((cause) => Effect.logDebug("Readers were not woken, and look when they poll", cause)))
     // What is published one after the other is told together.
     yield* Effect.forkScoped(Effect.forever(latch.await.pipe(Effect.andThen(Effect.yieldNow), Effect.andThen(tell))))
     // Who was told last may wait for the poll of another node otherwise.
-    yield* Effect.addFinalizer(() => tell)
+    yield* Effect.addFinalizer(() => Effect.interruptible(Effect.timeoutOption(tell, lastWordsMillis)))
     return {
       wake: (topic) => {
         said.add(topic)
@@ -44,7 +46,12 @@ export const make = (pubsub: Shape): Effect.Effect<WakeUps, never, Scope.Scope> 
       },
       listen: Effect.fnUntraced(function* (topic) {
         const woken = Latch.makeUnsafe(false)
-        const { messages } = yield* pubsub.subscribe(Wake(topic), { capacity: 1 })
+        // Whoever reads need not know of the PubSub that is to take over the subscription when this one crashes.
+        const { messages } = yield* Effect.provideService(
+          pubsub.subscribe(Wake(topic), { capacity: 1 }),
+          PubSub,
+          pubsub
+        )
         // An event, that some were lost, or that some may be: each is a reason to look.
         yield* Effect.forkScoped(
           Stream.runForEach(Stream.orDie(messages), () => Effect.sync(() => woken.openUnsafe())),
