@@ -2,6 +2,7 @@ import { type Adapter, PubSub, RedisAdapter, Topic } from "@coppice/pubsub"
 import { assert, describe, layer } from "@effect/vitest"
 import { Context, Duration, Effect, Exit, Layer, References, Schema, Scope, Stream } from "effect"
 import { Redis } from "effect/persistence"
+import { inspect } from "node:util"
 import * as RedisServer from "./RedisServer.ts"
 
 // oxlint-disable-next-line no-console -- reporters count what is skipped, and do not say why
@@ -257,18 +258,22 @@ describe.skipIf(!RedisServer.isInstalled)("RedisAdapter", () => {
       })
     )
 
-    it.effect("says with a typed error that it may not use its channel", () =>
+    it.effect("says with a typed error that it may not use its channel, or not publish", () =>
       Effect.gen(function* () {
         const { clientOf, command } = yield* Server
         yield* command("ACL", "SETUSER", "deaf", "on", ">secret", "+@all", "~*", "resetchannels", "&other")
-        const error = yield* PubSub.layerRedis({ channel: "mine" }).pipe(
-          Layer.provide(clientOf("deaf", "secret")),
-          Layer.build,
-          Effect.scoped,
-          Effect.flip
-        )
-        assert.strictEqual(error._tag, "RedisUnavailable")
-        assert.include(error.message, "mine")
+        yield* command("ACL", "SETUSER", "mute", "on", ">secret", "+@all", "-publish", "~*", "&*")
+        for (const user of ["deaf", "mute"]) {
+          const error = yield* PubSub.layerRedis({ channel: "mine", heartbeat: "1 second" }).pipe(
+            Layer.provide(clientOf(user, "secret")),
+            Layer.build,
+            Effect.scoped,
+            Effect.flip
+          )
+          assert.strictEqual(error._tag, "RedisUnavailable")
+          assert.include(error.message, "mine")
+          assert.include(inspect(error, { depth: 5 }), "NOPERM")
+        }
       })
     )
 

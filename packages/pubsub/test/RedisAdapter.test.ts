@@ -1,7 +1,7 @@
 import { PubSub, Topic } from "@coppice/pubsub"
 import type { GapReason, Status } from "@coppice/pubsub/Adapter"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, References, Schema, Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Logger, References, Schema, Scope, Stream } from "effect"
 import { Redis } from "effect/persistence"
 import { TestClock } from "effect/testing"
 import { start } from "../src/internal/redis/adapter.ts"
@@ -192,6 +192,24 @@ describe("RedisAdapter", () => {
     }).pipe(quiet)
   )
 
+  it.effect("warns of what is given up with its own reason, not with a failure that has passed", () => {
+    const warnings: Array<unknown> = []
+    const logger = Logger.make(({ message }) => void warnings.push(message))
+    return Effect.gen(function* () {
+      const { a, broker } = yield* startTwo
+      broker.publishing = Effect.suspend(() => {
+        broker.publishing = Effect.void
+        return Effect.fail(problem)
+      })
+      a.event(1)
+      yield* TestClock.adjust("1 second")
+      a.event(1n)
+      yield* a.flush
+      assert.lengthOf(warnings, 1)
+      assert.match(String(warnings), /^1 events were not sent .* or not JSON$/)
+    }).pipe(Effect.provide(Logger.layer([logger])))
+  })
+
   it.effect("an event that is not JSON harms nobody, and is a gap for the others", () =>
     Effect.gen(function* () {
       const { a, b } = yield* startTwo
@@ -319,7 +337,8 @@ describe("RedisAdapter", () => {
         const broker = yield* makeBroker
         change(broker)
         const starting = yield* startNode(broker, "a").pipe(Effect.scoped, Effect.flip, Effect.forkChild)
-        yield* TestClock.adjust("15 seconds")
+        // In steps, so that what takes a turn takes no time.
+        yield* Effect.repeat(TestClock.adjust("1 second"), { times: 14 })
         return yield* Fiber.await(starting)
       })
       const failures = [
@@ -331,6 +350,10 @@ describe("RedisAdapter", () => {
       assert.deepStrictEqual(
         failures.map((exit) => Exit.isSuccess(exit) && exit.value._tag),
         ["Deaf", "RedisError", "Deaf", "Deaf"]
+      )
+      assert.deepStrictEqual(
+        failures.map((exit) => Exit.isSuccess(exit) && exit.value.cause),
+        [problem, problem.cause, undefined, undefined]
       )
     }).pipe(quiet)
   )

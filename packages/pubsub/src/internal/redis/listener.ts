@@ -24,7 +24,11 @@ export interface Options {
 }
 
 /** A node did not hear itself. */
-export class Deaf extends Schema.TaggedError<Deaf>("@coppice/pubsub/Deaf")("Deaf", { millis: Schema.Finite }) {
+export class Deaf extends Schema.TaggedError<Deaf>("@coppice/pubsub/Deaf")("Deaf", {
+  millis: Schema.Finite,
+  /** Why it could not say anything, if that is known. */
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
   override get message(): string {
     return `What this node published did not come back within ${this.millis} ms`
   }
@@ -75,7 +79,7 @@ export class Listener {
       })
       const tooLong = Effect.andThen(
         Effect.sleep(openMillis),
-        Effect.suspend(() => (heard ? Effect.never : Effect.fail(new Deaf({ millis: openMillis }))))
+        Effect.suspend(() => (heard ? Effect.never : Effect.fail(this.deaf(openMillis))))
       )
       const listen = interruptedWithin(longestEnd, Effect.scoped(this.listen(onHeard)))
       const error = yield* Effect.flip(Effect.raceFirst(listen, tooLong))
@@ -145,9 +149,14 @@ export class Listener {
       const silence = Effect.andThen(Effect.sleep(millis / 2), Effect.sleep(millis / 2))
       return Effect.raceFirst(
         this.echo.await,
-        Effect.flatMap(silence, () => Effect.fail(new Deaf({ millis })))
+        Effect.flatMap(silence, () => Effect.fail(this.deaf(millis)))
       )
     })
+  }
+
+  private deaf(millis: number): Deaf {
+    const { failure } = this.options.publisher
+    return new Deaf(failure === undefined ? { millis } : { millis, cause: failure })
   }
 
   private untilNext(): Effect.Effect<void> {

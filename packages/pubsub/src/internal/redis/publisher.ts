@@ -57,8 +57,8 @@ export class Publisher {
   private waiters: Array<Waiter> = []
   /** How many were given up, and no warning has told of them. */
   private untold = 0
-  /** Why, if Redis has said it. */
-  private failure: Redis.RedisError | undefined
+  /** Why what is to leave does not, if Redis has said it. */
+  failure: Redis.RedisError | undefined
   private warnedAt = Number.NEGATIVE_INFINITY
 
   constructor(options: Options) {
@@ -154,7 +154,10 @@ export class Publisher {
       let pauseMillis = firstPauseMillis
       while (true) {
         const result = yield* Effect.result(this.options.publish(packet))
-        if (result._tag === "Success") return
+        if (result._tag === "Success") {
+          this.failure = undefined
+          return
+        }
         this.failure = result.failure
         yield* Effect.sleep(pauseMillis * (0.5 + (yield* Random.next)))
         pauseMillis = Math.min(pauseMillis * 2, longestPauseMillis)
@@ -180,7 +183,6 @@ export class Publisher {
       + " not JSON"
     const { failure } = this
     this.untold = 0
-    this.failure = undefined
     return failure === undefined ? Effect.logWarning(text) : Effect.logWarning(text, failure)
   }
 }
