@@ -1,7 +1,7 @@
 import { PubSub, Topic } from "@coppice/pubsub"
 import type { GapReason, Status } from "@coppice/pubsub/Adapter"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Logger, References, Schema, Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Logger, Metric, References, Schema, Scope, Stream } from "effect"
 import { Redis } from "effect/persistence"
 import { TestClock } from "effect/testing"
 import { start } from "../src/internal/redis/adapter.ts"
@@ -204,7 +204,7 @@ describe("RedisAdapter", () => {
       a.event(1)
       yield* TestClock.adjust("1 second")
       a.event(1n)
-      yield* a.flush
+      yield* heard
       assert.lengthOf(warnings, 1)
       assert.match(String(warnings), /^1 events were not sent .* or not JSON$/)
     }).pipe(Effect.provide(Logger.layer([logger])))
@@ -261,6 +261,41 @@ describe("RedisAdapter", () => {
       yield* Fiber.join(handled)
       assert.strictEqual(missed, 0)
     })
+  )
+
+  it.effect("counts what it sends, receives and gives up, gaps, connections, and what is no packet", () =>
+    Effect.gen(function* () {
+      const { a, b, broker } = yield* startTwo
+      a.event(1)
+      a.event(2)
+      a.event(1n)
+      yield* a.flush
+      broker.arrive("hello")
+      broker.publishing = Effect.suspend(() => {
+        broker.publishing = Effect.void
+        return Effect.fail(problem)
+      })
+      b.event(3)
+      yield* TestClock.adjust("1 second")
+      yield* broker.endSubscriptions
+      yield* TestClock.adjust("10 seconds")
+      const counted: Record<string, unknown> = {}
+      for (const { attributes, id, state } of yield* Metric.snapshot) {
+        const { connection = "", reason = "" } = attributes ?? {}
+        counted[`${id.slice("coppice_pubsub_".length)} ${connection}${reason}`.trim()] = "count" in state && state.count
+      }
+      assert.deepStrictEqual(counted, {
+        sent_total: 3,
+        batches_total: 2,
+        received_total: 3,
+        unsent_total: 1,
+        malformed_total: 2,
+        "gaps_total missed": 1,
+        "gaps_total disconnected": 2,
+        "reconnects_total sender": 1,
+        "reconnects_total listener": 2
+      })
+    }).pipe(quiet, Effect.provideService(Metric.MetricRegistry, new Map()))
   )
 
   it.effect("a loss at the end is told within two seconds after the broadcast", () =>
@@ -358,8 +393,12 @@ describe("RedisAdapter", () => {
     }).pipe(quiet)
   )
 
-  it.effect("closes within two seconds although Redis answers nothing", () =>
-    Effect.gen(function* () {
+  it.effect("closes within two seconds although Redis answers nothing, and warns of what it gives up", () => {
+    const warnings: Array<unknown> = []
+    const logger = Logger.make(({ logLevel, message }) => {
+      if (logLevel === "Warn") warnings.push(message)
+    })
+    return Effect.gen(function* () {
       const broker = yield* makeBroker
       const scope = yield* Scope.make()
       const a = yield* Scope.provide(startNode(broker, "a"), scope)
@@ -374,6 +413,8 @@ describe("RedisAdapter", () => {
       assert.isBelow(performance.now() - began, 2_500)
       // What did not leave was given up.
       yield* a.flush
-    }).pipe(quiet)
-  )
+      assert.lengthOf(warnings, 1)
+      assert.match(String(warnings), /^1 events were not sent/)
+    }).pipe(Effect.provide(Logger.layer([logger])))
+  })
 })

@@ -3,6 +3,7 @@ import { Clock, Deferred, Effect, Fiber, type Scope } from "effect"
 import * as Redis from "effect/persistence/Redis"
 import type { Adapter, Receiver } from "../../Adapter.ts"
 import { Cluster } from "../cluster.ts"
+import { counting, metrics } from "../metrics.ts"
 import { type Deaf, Listener } from "./listener.ts"
 import { within } from "./promptly.ts"
 import { Publisher } from "./publisher.ts"
@@ -31,18 +32,22 @@ export const start = ({
   Effect.gen(function* () {
     const redis = yield* Redis.Redis
     const clock = yield* Clock.Clock
-    const cluster = new Cluster(node, receiver, { heartbeatMillis })
+    const measured = yield* metrics
+    const counted = counting(receiver, measured)
+    const cluster = new Cluster(node, counted.receiver, { heartbeatMillis })
     const sender = new Sender(redis, channel)
     yield* Effect.addFinalizer(() => within(longestEnd, sender.close))
     const publish = (packet: string) => sender.publish(packet)
-    const publisher = new Publisher({ cluster, clock, publish, onBusy: () => listener.onBusy() })
+    const publisher = new Publisher({ cluster, clock, metrics: measured, publish, onBusy: () => listener.onBusy() })
     const started = yield* Deferred.make<void, Redis.RedisError | Deaf>()
     const listener: Listener = new Listener({
       channel,
       clock,
       cluster,
       heartbeatMillis,
+      metrics: measured,
       publisher,
+      received: counted.take,
       redis,
       onConnected: Deferred.succeed(started, undefined),
       onDisconnected: (error) => Deferred.fail(started, error)
@@ -56,11 +61,6 @@ export const start = ({
       yield* Fiber.interrupt(publishing)
       yield* publish(cluster.sign("bye"))
     })
-    yield* Effect.addFinalizer(() =>
-      Effect.andThen(
-        within(longestGoodbye, goodbye),
-        Effect.sync(() => publisher.abandon())
-      )
-    )
+    yield* Effect.addFinalizer(() => Effect.andThen(within(longestGoodbye, goodbye), publisher.abandon))
     return { send: (message, to) => publisher.send(message, to), flush: publisher.flush }
   })

@@ -8,6 +8,7 @@
 import { type Clock, Effect, Latch, Queue, Random, Schema, type Scope } from "effect"
 import type { Redis } from "effect/persistence"
 import type { Cluster } from "../cluster.ts"
+import type { Metrics } from "../metrics.ts"
 import { monotonic } from "./monotonic.ts"
 import { interruptedWithin } from "./promptly.ts"
 import type { Publisher } from "./publisher.ts"
@@ -17,7 +18,10 @@ export interface Options {
   readonly clock: Clock.Clock
   readonly cluster: Cluster
   readonly heartbeatMillis: number
+  readonly metrics: Metrics
   readonly publisher: Publisher
+  /** Messages of other nodes that came since it was asked. */
+  readonly received: () => number
   readonly redis: Redis.Redis["Service"]
   readonly onConnected: Effect.Effect<unknown>
   readonly onDisconnected: (error: Redis.RedisError | Deaf) => Effect.Effect<unknown>
@@ -84,6 +88,7 @@ export class Listener {
       const listen = interruptedWithin(longestEnd, Effect.scoped(this.listen(onHeard)))
       const error = yield* Effect.flip(Effect.raceFirst(listen, tooLong))
       this.options.cluster.disconnected()
+      this.options.metrics.reconnect("listener")
       yield* this.options.onDisconnected(error)
       if (heard) {
         pauseMillis = firstPauseMillis
@@ -118,10 +123,13 @@ export class Listener {
   }
 
   private receive(text: string): void {
-    const { clock, cluster } = this.options
+    const { clock, cluster, metrics, received } = this.options
     const heard = cluster.receive(text, monotonic(clock))
     if (heard === "own") this.echo.openUnsafe()
-    if (heard === "hello") this.asked.openUnsafe()
+    else if (heard === "hello") this.asked.openUnsafe()
+    else if (heard === "nothing") metrics.malformed()
+    const messages = received()
+    if (messages > 0) metrics.received(messages)
   }
 
   private beat(onHeard: Effect.Effect<void>): Effect.Effect<never, Deaf> {

@@ -10,6 +10,7 @@ import { Buffer } from "node:buffer"
 import type { Message } from "../../Adapter.ts"
 import type { Cluster } from "../cluster.ts"
 import { encodeEntry, type Sign } from "../envelope.ts"
+import type { Metrics } from "../metrics.ts"
 import { monotonic } from "./monotonic.ts"
 import { Outbox } from "./outbox.ts"
 import { interruptedWithin } from "./promptly.ts"
@@ -17,6 +18,7 @@ import { interruptedWithin } from "./promptly.ts"
 export interface Options {
   readonly cluster: Cluster
   readonly clock: Clock.Clock
+  readonly metrics: Metrics
   readonly publish: (packet: string) => Effect.Effect<void, Redis.RedisError>
   /** Messages leave, or were given up: a sign should follow soon. */
   readonly onBusy: () => void
@@ -87,12 +89,16 @@ export class Publisher {
   }
 
   /** Gives up what is left: nobody sends it any more. */
-  abandon(): void {
+  readonly abandon: Effect.Effect<void> = Effect.suspend(() => {
     this.ended = true
-    this.onTheirWay = 0
     this.outbox.clear()
+    const lost = this.onTheirWay + this.outbox.takeLost()
+    this.onTheirWay = 0
     this.awaken()
-  }
+    // There is no later.
+    this.warnedAt = Number.NEGATIVE_INFINITY
+    return lost === 0 ? Effect.void : this.warn(lost)
+  })
 
   readonly flush: Effect.Effect<void> = Effect.callback((resume) => {
     const waiter = { until: this.came, resume: () => resume(Effect.void) }
@@ -130,7 +136,8 @@ export class Publisher {
       return this.deliver(packet)
     }
     this.work.closeUnsafe()
-    return this.work.await
+    // Then in a turn of its own: whoever broadcasts does not run this, and what is broadcast in one go leaves together.
+    return Effect.andThen(this.work.await, Effect.yieldNow)
   }
 
   /** Ends when the packet has left, or is given up, and then with everything that waits. */
@@ -139,11 +146,14 @@ export class Publisher {
       // A connection that is being opened does not let go before it fails.
       Effect.timeoutOption(interruptedWithin(0, this.attempt(packet)), patienceMillis),
       (left) => {
-        const lost = Option.isSome(left) ? 0 : this.onTheirWay
+        const messages = this.onTheirWay
         if (Option.isNone(left)) this.outbox.clear()
         this.onTheirWay = 0
         this.awaken()
-        return lost === 0 ? Effect.void : this.warn(lost)
+        if (messages === 0) return Effect.void
+        if (Option.isNone(left)) return this.warn(messages)
+        this.options.metrics.sent(messages)
+        return Effect.void
       }
     )
   }
@@ -159,6 +169,7 @@ export class Publisher {
           return
         }
         this.failure = result.failure
+        this.options.metrics.reconnect("sender")
         yield* Effect.sleep(pauseMillis * (0.5 + (yield* Random.next)))
         pauseMillis = Math.min(pauseMillis * 2, longestPauseMillis)
       }
@@ -175,6 +186,7 @@ export class Publisher {
 
   private warn(lost: number): Effect.Effect<void> {
     const now = monotonic(this.options.clock)
+    this.options.metrics.unsent(lost)
     this.untold += lost
     if (now < this.warnedAt + quietMillis) return Effect.void
     this.warnedAt = now
