@@ -5,19 +5,29 @@
  * at that moment would wait without end. They are kept until there is somebody.
  *
  * When it closes, Node's server drops the connections that are idle at that moment, and waits for all others: those that
- * a browser opened in advance and never used, and those that become idle a moment later. Neither is worth waiting for.
+ * a browser opened in advance and never used, those that become idle a moment later, and those of readers that do not read.
+ * None is worth waiting for, and a reader that does not read is not kept for ever before that either.
  */
+import { Duration } from "effect"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { Socket } from "node:net"
 
 export interface Connections {
   readonly server: Server
-  /** Drops what was never used, or never taken. To be called when the server closes; what becomes idle later is dropped by itself. */
+  /**
+   * Drops what was never used, or never taken, and soon those who do not read. To be called when the server closes; what
+   * becomes idle later is dropped by itself.
+   */
   readonly letGo: () => void
 }
 
-export const make = (): Connections => {
+/** Whoever takes nothing for so many milliseconds of what a server that stops has sent them is not waited for. */
+const lastPatience = 500
+
+/** For `patience` a connection may be silent: more than twice as long as an open page is. */
+export const make = (patience: Duration.Input = "40 seconds"): Connections => {
   const server = createServer()
+  server.timeout = Duration.toMillis(patience)
   const open = new Set<Socket>()
   server.on("connection", (socket) => {
     open.add(socket)
@@ -41,7 +51,10 @@ export const make = (): Connections => {
     })
   })
   const letGo = (): void => {
-    for (const socket of open) if (socket.bytesRead === 0) socket.destroy()
+    for (const socket of open) {
+      if (socket.bytesRead === 0) socket.destroy()
+      else if (socket.writableLength > 0) socket.setTimeout(lastPatience)
+    }
     for (const [request] of early) request.socket.destroy()
   }
   return { server, letGo }
