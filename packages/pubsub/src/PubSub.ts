@@ -81,6 +81,7 @@ export interface Shape {
   ) => Effect.Effect<void, InvalidEvent>
   readonly subscriberCount: <Event>(topic: Topic<Event>) => Effect.Effect<number>
   readonly status: Effect.Effect<Adapter.Status>
+  /** The present status, and each that follows it. Does not end. */
   readonly statusChanges: Stream.Stream<Adapter.Status>
   /** Waits until what was broadcast so far has left this node, or was given up. */
   readonly flush: Effect.Effect<void>
@@ -100,7 +101,8 @@ export const layerLocal: Layer.Layer<PubSub> = Layer.effect(
   PubSub,
   Effect.gen(function* () {
     const hub = yield* openHub
-    return make(hub, undefined, Effect.succeed("solitary"), Stream.succeed("solitary"), yield* clientOfLayer)
+    const status = Stream.concat(Stream.succeed("solitary" as const), Stream.never)
+    return make(hub, undefined, Effect.succeed("solitary"), status, yield* clientOfLayer)
   })
 )
 

@@ -98,3 +98,16 @@ describe("a subscription", () => {
     }).pipe(local)
   )
 })
+
+it.effect("the status of a PubSub of one process is that, and its changes do not end", () =>
+  Effect.gen(function* () {
+    const { status, statusChanges } = yield* PubSub.PubSub
+    const seen: Array<string> = []
+    const following = yield* Effect.forkChild(
+      Stream.runForEach(statusChanges, (now) => Effect.sync(() => seen.push(now)))
+    )
+    for (let turns = 0; turns < 10; turns++) yield* Effect.yieldNow
+    assert.deepStrictEqual([yield* status, ...seen], ["solitary", "solitary"])
+    assert.isUndefined(following.pollUnsafe())
+  }).pipe(local)
+)

@@ -1,6 +1,7 @@
 import { Postgres } from "@coppice/postgres"
 import { PubSub, Topic } from "@coppice/pubsub"
-import { assert, layer } from "@effect/vitest"
+import { Child, Supervisor } from "@coppice/supervision"
+import { assert, it, layer } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer, Schema, Scope, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 
@@ -99,3 +100,30 @@ layer(Postgres.layerTest)("a broadcast inside a transaction", (it) => {
     }).pipe(Effect.scoped, Effect.provide(PubSub.layerLocal))
   )
 })
+
+it.effect("a broadcast of a supervised tree is bound to the commit, by whatever name PubSub is called", () =>
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const pubsub = yield* PubSub.PubSub
+    const events = yield* delivered(
+      sql.withTransaction(
+        Effect.gen(function* () {
+          yield* say("function")
+          yield* pubsub.broadcast(Pages, "service")
+          yield* Effect.ignore(sql.withTransaction(Effect.andThen(pubsub.broadcast(Pages, "lost"), Effect.fail("no"))))
+          yield* sql.withTransaction(pubsub.localBroadcast(Pages, "inner"))
+          yield* Fiber.join(yield* Effect.forkChild(pubsub.broadcast(Pages, "forked")))
+          yield* PubSub.broadcastNow(Pages, "now")
+        })
+      )
+    )
+    assert.deepStrictEqual(events, ["now", "function", "service", "inner", "forked"])
+  }).pipe(
+    Effect.provide(
+      Supervisor.layer("App", {
+        strategy: "one_for_one",
+        children: [Child.layer("database", Postgres.layerTest), Child.layer("pubsub", PubSub.layerLocal)]
+      })
+    )
+  )
+)
