@@ -5,6 +5,7 @@ import { get, type IncomingMessage } from "node:http"
 import { application, ask, askAs, baseUrl, newTrail } from "./fixtures/app.ts"
 import { countPages } from "./fixtures/domain.ts"
 import { form, json } from "./fixtures/http.ts"
+import { follow } from "./fixtures/live.ts"
 
 /** The events of the panel, as they come; ended when the server ends them. */
 const panel = Effect.acquireRelease(
@@ -33,7 +34,10 @@ const running = (path: string) =>
     schedule: Schedule.spaced("10 millis")
   })
 
-const crash = (path: string) => ask("/processes/crash", form({ path }))
+const crash = (path: string, referer = "") => {
+  const request = form({ path })
+  return ask("/processes/crash", { ...request, headers: { ...request.headers, referer } })
+}
 
 layer(application(), { excludeTestServices: true })("The panel of processes", (it) => {
   it.effect("shows every process, and crashes one at the press of a button", () =>
@@ -44,7 +48,7 @@ layer(application(), { excludeTestServices: true })("The panel of processes", (i
         assert.include(before, `name="path" value="Trails/${name}"`)
       }
       assert.notInclude(before, `value="Trails"`)
-      const crashed = yield* ask("/processes/crash", form({ path: "Trails/trail-cache", trail: page.slice(8) }))
+      const crashed = yield* crash("Trails/trail-cache", `${yield* baseUrl}${page}`)
       assert.deepStrictEqual([crashed.status, crashed.headers.location], [303, page])
       yield* running("Trails/trail-cache")
       const after = (yield* askAs(user, page)).text
@@ -78,6 +82,19 @@ layer(application(), { excludeTestServices: true })("The panel of processes", (i
     }).pipe(Effect.scoped)
   )
 
+  it.effect("is the same for all who look, so it is made once", () =>
+    Effect.gen(function* () {
+      const pages = [yield* newTrail, yield* newTrail]
+      const opened = yield* Effect.forEach(pages, ({ page, user }) => follow(user, `${page}/events`))
+      for (const region of ["processes", "queues"]) {
+        yield* eventually(() => {
+          const [one, other] = opened.map((page) => page.region(region))
+          return one !== "" && one === other
+        })
+      }
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("is told of a crash at once", () =>
     Effect.gen(function* () {
       const { state } = yield* panel
@@ -95,9 +112,16 @@ layer(application(), { excludeTestServices: true })("The panel of processes", (i
 layer(application(), { excludeTestServices: true })("A crash by the panel", (it) => {
   it.effect("leads back to pages of this server only", () =>
     Effect.gen(function* () {
-      for (const trail of ["//evil.example", "https://evil.example", "x\r\nset-cookie: a=b"]) {
+      const id = "01a208b4-33b2-72d1-85a5-d8693a2fa0b0"
+      for (const referer of [
+        "//evil.example",
+        "https://evil.example",
+        "https://evil.example//evil.example",
+        `https://evil.example/trails//evil.example/${id}`,
+        "x%0d%0aset-cookie: a=b"
+      ]) {
         yield* running("Trails/trail-cache")
-        const { headers, status } = yield* ask("/processes/crash", form({ path: "Trails/trail-cache", trail }))
+        const { headers, status } = yield* crash("Trails/trail-cache", referer)
         assert.deepStrictEqual([status, headers.location, headers["set-cookie"]], [303, "/", undefined])
       }
     })

@@ -11,9 +11,7 @@ import { Tree } from "@coppice/supervision"
 import { Cause, Context, Effect, Latch, Layer, Stream } from "effect"
 import { Sse } from "effect/encoding"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
-import { Followers } from "../Followers.ts"
 import * as TrailCache from "../TrailCache.ts"
-import type { TrailId } from "../Trail.ts"
 import * as CurrentUser from "./CurrentUser.ts"
 import type { Html } from "./Html.ts"
 import { LiveTrails, type Shown } from "./LiveTrails.ts"
@@ -41,7 +39,6 @@ export const layer = (crashable: boolean) =>
       const closing = yield* Closing
       const jobs = yield* Jobs.Jobs
       const trails = yield* LiveTrails
-      const followers = yield* Followers
       const viewing = yield* Viewing
       const maxOpenPages = yield* MaxOpenPages
       let open = 0
@@ -72,23 +69,20 @@ export const layer = (crashable: boolean) =>
         })
       })
 
-      // Looked up once for all who look. Whoever comes gets the last one.
-      const allQueues = yield* polled(Effect.map(Effect.orDie(jobs.queues), queues)).pipe(
-        Stream.share({ capacity: 1, strategy: "sliding", replay: 1 })
+      // Looked at once for all who look. Whoever comes gets the last one.
+      const shared = Stream.share({ capacity: 1, strategy: "sliding", replay: 1 })
+      const allProcesses = yield* moments.pipe(
+        Stream.mapEffect(() => Tree.snapshot),
+        Stream.map((roots) => processes({ roots, crashable })),
+        shared
       )
-      const panel = (trail: TrailId | undefined) => [
-        moments.pipe(
-          Stream.mapEffect(() => Tree.snapshot),
-          Stream.map((roots) => processes({ roots, crashable }, trail)),
-          events("processes")
-        ),
-        events("queues")(allQueues)
-      ]
+      const allQueues = yield* shared(polled(Effect.map(Effect.orDie(jobs.queues), queues)))
+      const panel = [events("processes")(allProcesses), events("queues")(allQueues)]
 
       yield* router.add(
         "GET",
         "/processes/events",
-        Effect.suspend(() => respond(Stream.never, panel(undefined)))
+        Effect.suspend(() => respond(Stream.never, panel))
       )
 
       yield* router.add(
@@ -102,11 +96,11 @@ export const layer = (crashable: boolean) =>
           const mine = trail.ownerId === user.id
           const shown = trails.follow(id).pipe(
             // The owner may have ended it since.
-            Stream.takeWhileEffect(() => (mine ? Effect.succeed(true) : followers.follows(user.id, id))),
+            Stream.takeWhile(({ readers }) => readers.has(user.id)),
             changes(mine ? ["head", "step", "pages", "followers"] : ["head", "pages"], headers["last-event-id"])
           )
           const viewers = viewing.join(user, id).pipe(events("viewers"))
-          return yield* respond(shown, [viewers, ...panel(id)])
+          return yield* respond(shown, [viewers, ...panel])
         })
       )
     })

@@ -13,12 +13,15 @@ import { Followers } from "../Followers.ts"
 import type { TrailId } from "../Trail.ts"
 import { TrailTopic } from "../TrailEvents.ts"
 import { Trails } from "../Trails.ts"
+import type { UserId } from "../User.ts"
 import { followerList, pageList, trailHead, trailStep } from "./views.ts"
 
 /** The parts of a page that change with its trail. */
 export interface Shown {
   /** Differs when any of them does. */
   readonly id: string
+  /** Who may look at it: its owner, and those who follow it. */
+  readonly readers: ReadonlySet<UserId>
   /** The markup of each, by the name of its region on the page. */
   readonly regions: Readonly<Record<"head" | "pages" | "step" | "followers", string>>
 }
@@ -42,13 +45,16 @@ export class LiveTrails extends Context.Service<
         if (Option.isNone(found)) return undefined
         const trail = found.value
         const pages = yield* captures.list(id)
+        // Last, so that who may look has been looked up after what there is to see.
+        const all = yield* Effect.orDie(followers.list(trail.ownerId, id))
         const regions = {
           head: trailHead(trail).markup,
           step: trailStep(trail).markup,
           pages: pageList(pages).markup,
-          followers: followerList(id, yield* Effect.orDie(followers.list(trail.ownerId, id))).markup
+          followers: followerList(id, all).markup
         }
-        return { id: digest(Object.values(regions)), regions }
+        const readers = new Set([trail.ownerId, ...all.map((user) => user.id)])
+        return { id: digest(Object.values(regions)), readers, regions }
       })
 
       const watch = Effect.fnUntraced(function* (id: TrailId) {

@@ -4,7 +4,7 @@
  */
 import { Tree } from "@coppice/supervision"
 import { Effect, Schema } from "effect"
-import { HttpRouter } from "effect/http"
+import { HttpRouter, HttpServerRequest } from "effect/http"
 import * as CaptureLimiter from "../CaptureLimiter.ts"
 import { Captures } from "../Captures.ts"
 import { Followers } from "../Followers.ts"
@@ -193,12 +193,15 @@ export const layer = (crashable: boolean) =>
         "POST",
         "/processes/crash",
         Effect.gen(function* () {
-          const { path = "", trail } = yield* Body.form
+          const { headers } = yield* HttpServerRequest.HttpServerRequest
+          const { path = "" } = yield* Body.form
           if (!path.includes("/")) return yield* new Problem.NotFound({ detail: `No child runs at "${path}".` })
           // What does not run now need not be crashed: the page shows what it does instead.
           yield* Effect.catchTag(Tree.kill(path), "ProcessNotFound", ({ message, status }) =>
             status === undefined ? Effect.fail(new Problem.NotFound({ detail: message })) : Effect.void
           )
+          // Back to the page that the button is on. Whatever else the header says, it leads nowhere else.
+          const trail = URL.parse(headers["referer"] ?? "")?.pathname.replace("/trails/", "")
           return seeOther(isTrailId(trail) ? `/trails/${trail}` : "/")
         })
       )

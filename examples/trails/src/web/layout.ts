@@ -53,7 +53,7 @@ export const document = (props: {
           }
         </p>
         <div data-region="processes">
-          ${processes(props.panel, props.trail)}
+          ${processes(props.panel)}
         </div>
       </aside>`
   )

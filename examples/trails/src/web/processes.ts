@@ -1,13 +1,11 @@
 /** The supervision tree, as HTML: who runs, since when, how often it was restarted and why. */
 import type { Tree } from "@coppice/supervision"
 import { Cause } from "effect"
-import type { TrailId } from "../Trail.ts"
 import { html, type Html } from "./Html.ts"
 import { span } from "./time.ts"
 import type { Panel } from "./layout.ts"
 
-/** `trail` is the page to come back to from a crash without JavaScript. */
-export const processes = (panel: Pick<Panel, "roots" | "crashable">, trail: TrailId | undefined): Html => {
+export const processes = (panel: Pick<Panel, "roots" | "crashable">): Html => {
   const list = (nodes: ReadonlyArray<Tree.Snapshot>, isRoot: boolean): Html =>
     html`<ul${isRoot && html` class="processes"`}>${nodes.map(
       (node) => html`<li>
@@ -23,7 +21,6 @@ export const processes = (panel: Pick<Panel, "roots" | "crashable">, trail: Trai
             && node.status === "running"
             && html`<form method="post" action="/processes/crash">
               <input type="hidden" name="path" value="${node.path}">
-              <input type="hidden" name="trail" value="${trail}">
               <button class="button-plain" data-path="${node.path}" aria-label="Crash ${node.id}">Crash</button>
             </form>`
           }
