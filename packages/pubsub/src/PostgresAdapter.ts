@@ -19,9 +19,9 @@ import { Duration, Effect, Redacted, Schema } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import type * as Adapter from "./Adapter.ts"
 import { Cluster } from "./internal/cluster.ts"
+import { counting, metrics } from "./internal/metrics.ts"
 import * as Connection from "./internal/postgres/connection.ts"
 import * as Listener from "./internal/postgres/listener.ts"
-import { metrics } from "./internal/postgres/metrics.ts"
 import { Outbox } from "./internal/postgres/outbox.ts"
 import * as Sender from "./internal/postgres/sender.ts"
 import * as Statements from "./internal/postgres/statements.ts"
@@ -90,7 +90,7 @@ export const make =
         new ListenUnavailable({ channel, problem: problemOf(error), cause: error })
       const open = (name: string) => Connection.open(client.config, options.listenUrl, `coppice pubsub ${name}`)
       const measured = yield* metrics
-      const counted = counting(receiver, measured.gap)
+      const counted = counting(receiver, measured)
       const statements = Statements.make({ channel, node, schema: `"${schema}"`, ttlMillis })
       const cluster = new Cluster(node, counted.receiver, { heartbeatMillis })
       let ascii = false
@@ -161,30 +161,6 @@ const startTimeout = "5 seconds"
 
 /** How long a node that ends waits for what it has broadcast to leave. */
 const closeTimeout = "2 seconds"
-
-/** Counts what a receiver is given. */
-const counting = (receiver: Adapter.Receiver, onGap: (reason: string) => void) => {
-  let received = 0
-  return {
-    receiver: {
-      deliver: (message, from) => {
-        received++
-        receiver.deliver(message, from)
-      },
-      gap: (reason) => {
-        onGap(reason)
-        receiver.gap(reason)
-      },
-      status: receiver.status
-    } satisfies Adapter.Receiver,
-    /** How many messages came since it was asked last. */
-    take: () => {
-      const count = received
-      received = 0
-      return count
-    }
-  }
-}
 
 const problemOf = (error: SqlError.SqlError | Listener.Deaf): string => {
   if (!SqlError.isSqlError(error)) return error.problem

@@ -153,7 +153,7 @@ layer(Postgres.layerTest)("a transaction during which PubSub crashes", (it) => {
         )
       )
       for (let turns = 0; turns < 20; turns++) yield* Effect.yieldNow
-      assert.deepStrictEqual([...heard].sort(), [
+      assert.deepStrictEqual(heard.toSorted(), [
         "all",
         "all",
         "local",

@@ -9,8 +9,8 @@ import { Clock, Deferred, Effect, type Exit, Latch, Queue, Random, Schema, Scope
 import type { SqlError } from "effect/sql"
 import type { Cluster } from "../cluster.ts"
 import { encodeMessages, encodeSign } from "../envelope.ts"
+import type { Metrics } from "../metrics.ts"
 import { backoff, live, within } from "./connection.ts"
-import type { Metrics } from "./metrics.ts"
 import { type Attached, decodeAttached } from "./notification.ts"
 import type { Outbox } from "./outbox.ts"
 import type { Statements } from "./statements.ts"
@@ -53,7 +53,6 @@ const now = (): number => Number(clock.monotonicTimeNanosUnsafe() / 1_000n) / 1_
 export const make = (options: Options) => {
   const { channel, cluster, heartbeatMillis, metrics, node, outbox, statements } = options
   const timeoutMillis = heartbeatMillis / 2
-  const ownMessages = encodeMessages(node, 1, []).split('"seq"', 1)[0] ?? ""
   const first = Deferred.makeUnsafe<void, Problem>()
   const greeted = Latch.makeUnsafe(false)
   /** Whether this session has heard anything. */
@@ -79,8 +78,6 @@ export const make = (options: Options) => {
 
   const hear = (text: string): void => {
     heard()
-    // Not parsed: a node that broadcasts much hears all of it.
-    if (text.startsWith(ownMessages)) return heardOwn()
     switch (cluster.receive(text, now())) {
       case "own":
         return heardOwn()
