@@ -65,7 +65,8 @@ export interface Definition<Topic extends KeySchema, Meta extends MetaSchema, Fe
   readonly meta: Meta
   /**
    * Looks up more for the keys of a topic, by key, such as the names of users: it becomes `fetched` of their entries. Called
-   * for each list, and for diffs where somebody on the node follows them: once for all that have come meanwhile, and in order.
+   * for each list, once for all who follow `changes`, and for diffs where somebody on the node follows them: once for all that
+   * have come meanwhile, and in order.
    * Its failure, its defect, or more time than `fetchTimeout` is logged and counted (`coppice_presence_fetch_failures_total`),
    * and the entries are given without.
    */

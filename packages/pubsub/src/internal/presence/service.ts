@@ -1,5 +1,5 @@
 /** The service behind a presence: a tracker, those who read from it, and what `fetch` adds. */
-import { Effect, Exit, type Pull, type Schema, type Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, type Pull, type Schema, type Scope, Stream } from "effect"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import { PubSub } from "../../PubSub.ts"
 import { type AnyDiff, type AnyEntry, type AnyPresent, type Item, itemsOf, Net } from "./entry.ts"
@@ -93,6 +93,21 @@ export const make = Effect.fnUntraced(function* ({ decodeMeta, fetch, name, opti
       )
     }).pipe(again ? Effect.delay(tracker.settlesIn) : (effect) => effect)
 
+  /** What is fetched for a list, which is the same map until somebody comes or leaves. */
+  const fetching = new WeakMap<AnyPresent, Fiber.Fiber<AnyPresent>>()
+  /** Fetches once for all who follow a list. */
+  const listForAll = ({ id, key }: TopicKey): Effect.Effect<AnyPresent> =>
+    Effect.gen(function* () {
+      const present = roster.list(id)
+      if (fetched === undefined || present.size === 0) return present
+      // Not in the fiber of one of them, who may leave meanwhile.
+      const fiber = fetching.get(present) ?? (yield* Effect.forkIn(fetched(key, present), scope))
+      fetching.set(present, fiber)
+      const exit = yield* Fiber.await(fiber)
+      // It always succeeds, unless this process ends.
+      return Exit.isSuccess(exit) ? exit.value : present
+    })
+
   const service: Service = {
     node,
     enter: (handle, registration) =>
@@ -141,7 +156,7 @@ export const make = Effect.fnUntraced(function* ({ decodeMeta, fetch, name, opti
         (goesOn) => {
           const reader: ChangeReader = readers.followChanges(topic.id, topic.key)
           if (tracker.closed) reader.close()
-          return { reader, goesOn, pull: Effect.flatMap(reader.pull, () => service.list(topic)) }
+          return { reader, goesOn, pull: Effect.flatMap(reader.pull, () => listForAll(topic)) }
         },
         ({ reader }) => readers.leave(topic.id, reader)
       ),

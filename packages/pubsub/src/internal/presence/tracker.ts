@@ -67,6 +67,7 @@ export class Tracker implements Teller {
   private readonly incarnation = ++incarnations
   private readonly prefix: string
   private refs = 0
+  private latestMillis = 0
   private readonly own = new Set<Registration>()
   private clock = 0
   /** What others have, or are on their way to have, at this clock. */
@@ -122,7 +123,9 @@ export class Tracker implements Teller {
   }
 
   readonly nextRef = (): string => {
-    const millis = this.clockOfTime.currentTimeMillisUnsafe().toString(36).padStart(9, "0")
+    // A clock that is set back does not make refs older.
+    this.latestMillis = Math.max(this.latestMillis, this.clockOfTime.currentTimeMillisUnsafe())
+    const millis = this.latestMillis.toString(36).padStart(9, "0")
     return `${millis}-${(this.refs++).toString(36).padStart(6, "0")}-${this.prefix}`
   }
 
