@@ -54,6 +54,8 @@ layer(Postgres.layerTestDatabase(), { excludeTestServices: true })("The page of 
         })
         for (const page of [tab, mine, hers]) yield* sees(page, "[data-region=pages]", "https://example.org/by-form")
         yield* Effect.promise(() => tab.close())
+        // As when it was opened in a tab of its own: what changes around it is shown all the same.
+        yield* Effect.promise(() => mine.getByRole("link", { name: "by-form" }).focus())
 
         yield* first.signal("SIGKILL")
         yield* first.ended
@@ -70,6 +72,10 @@ layer(Postgres.layerTestDatabase(), { excludeTestServices: true })("The page of 
         yield* sees(mine, "[data-region=step]", "Resume")
         yield* sees(hers, "[data-region=viewers]", "with you: demo")
         assert.strictEqual(yield* Effect.promise(() => mine.evaluate("window.loaded")), "once")
+        assert.strictEqual(
+          yield* Effect.promise(() => mine.evaluate("document.activeElement.href")),
+          "https://example.org/by-form"
+        )
       }).pipe(Effect.scoped),
     patience
   )

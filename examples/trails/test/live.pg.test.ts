@@ -74,6 +74,11 @@ layer(application({ web }), { excludeTestServices: true })("The open page of a t
         yield* shows("head", "paused")
       }
       yield* live.shows("step", "Resume")
+      // It may be renamed again: what is open knows the version that it shows.
+      const version = /name="version" value="(\d+)"/.exec(live.region("step"))?.[1] ?? ""
+      const renamed = yield* askAs(user, `${page}/name`, form({ name: "Plain", version }))
+      assert.strictEqual(renamed.status, 303)
+      yield* live.shows("head", "<h1>Plain</h1>")
       for (const region of ["step", "followers"]) assert.strictEqual(theirs.region(region), "")
       assert.notInclude((yield* askAs(follower, page)).text, `action="${page}`)
     }).pipe(Effect.scoped)

@@ -75,8 +75,7 @@ export const trail = (props: {
         <div data-region="step">${trailStep(trail)}</div>
         <details class="rename" ${renaming && html`open`}>
           <summary>Rename</summary>
-          <form method="post" action="/trails/${trail.id}/name">
-            <input type="hidden" name="version" value="${trail.version}">
+          <form id="rename" method="post" action="/trails/${trail.id}/name">
             <div class="fields fields-short">
               ${field({ name: "name", label: "New name", form: rename, value: trail.name })}
               <button>Rename</button>
@@ -111,11 +110,14 @@ export const trailHead = (trail: TrailSummary): Html => html`
   <p class="facts">${count(trail.pages)}, started ${dateAndTime(trail.createdAt)}</p>
   ${trail.status === "paused" && html`<p class="facts">Captures are refused until the trail is resumed.</p>`}`
 
-/** The next step that its owner may take with a trail. */
-export const trailStep = ({ id, status }: TrailSummary): Html =>
-  status === "active"
-    ? html`<form method="post" action="/trails/${id}/pause"><button class="button-plain">Pause</button></form>`
-    : html`<form method="post" action="/trails/${id}/resume"><button>Resume</button></form>`
+/** The next step that its owner may take with a trail, and the version of it that they see, for a new name. */
+export const trailStep = ({ id, status, version }: TrailSummary): Html => html`
+  ${
+    status === "active"
+      ? html`<form method="post" action="/trails/${id}/pause"><button class="button-plain">Pause</button></form>`
+      : html`<form method="post" action="/trails/${id}/resume"><button>Resume</button></form>`
+  }
+  <input type="hidden" form="rename" name="version" value="${version}">`
 
 /** The pages of a trail. */
 export const pageList = (pages: ReadonlyArray<Page>): Html =>

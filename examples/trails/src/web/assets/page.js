@@ -6,20 +6,24 @@ const regions = new Map(
   [...document.querySelectorAll("[data-region]")].map((region) => [region.dataset.region, region])
 )
 
-// What is new of a region that must not be replaced yet: a button is being pressed in it, or a field has the focus.
+// What is new of a region that must not be replaced yet: something is being pressed in it, or a button has the focus that
+// will not be there again.
 const waiting = new Map()
+
+// What tells a button that crashes a process, or a link, from the others.
+const keyOf = (element) => element.dataset.path ?? element.getAttribute("href")
 
 const show = (name, markup) => {
   const region = regions.get(name)
   const focused = region.contains(document.activeElement) ? document.activeElement : null
-  const path = focused?.dataset.path
-  if (region.querySelector(":active") !== null || (focused !== null && path === undefined)) {
+  const key = focused && keyOf(focused)
+  if (region.querySelector(":active") !== null || (focused !== null && key === null)) {
     waiting.set(name, markup)
     return
   }
   waiting.delete(name)
   region.innerHTML = markup
-  if (path !== undefined) region.querySelector(`[data-path="${CSS.escape(path)}"]`)?.focus()
+  if (key !== null) [...region.querySelectorAll("[data-path], a")].find((element) => keyOf(element) === key)?.focus()
 }
 
 // One turn later nothing is pressed any more, and the focus is where it goes.
