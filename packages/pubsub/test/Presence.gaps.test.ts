@@ -65,6 +65,40 @@ describe("who misses a message", () => {
     })
   )
 
+  it.effect("gets what is much in parts, and the whole of it whichever of them is lost, doubled or late", () =>
+    Effect.gen(function* () {
+      const bus = makeBus()
+      bus.tellsGaps = false
+      const one = yield* startNode(bus)
+      for (let n = 0; n < 3_500; n++) yield* one.track(1, `key ${n}`, `${n}`)
+      yield* pass("3 seconds")
+      bus.sent.length = 0
+      const other = yield* startNode(bus)
+      yield* settle
+      assert.deepStrictEqual(
+        sentBy(bus, one),
+        Array.from({ length: 4 }, () => "State to one")
+      )
+      assert.lengthOf(yield* names(other), 3_500)
+      for (const faults of [
+        { drop: 40, duplicate: 0, hold: 0 },
+        { drop: 0, duplicate: 60, hold: 0 },
+        { drop: 0, duplicate: 0, hold: 40 }
+      ]) {
+        bus.faults = faults
+        const late = yield* startNode(bus)
+        yield* pass("5 seconds")
+        bus.faults = { drop: 0, duplicate: 0, hold: 0 }
+        bus.release()
+        yield* pass("16 seconds")
+        assert.deepStrictEqual(yield* names(late), yield* names(one), JSON.stringify(faults))
+        assert.deepStrictEqual(late.folds.get(1)?.wrong, [])
+        yield* end(late)
+      }
+      yield* end(one, other)
+    })
+  )
+
   it.effect("asks again until it is answered", () =>
     Effect.gen(function* () {
       const bus = makeBus()

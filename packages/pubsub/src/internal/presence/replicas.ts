@@ -19,6 +19,16 @@ interface Replica {
   items: Map<string, Item>
 }
 
+/** The first parts of a state whose others are on their way. */
+interface Incomplete {
+  readonly incarnation: number
+  readonly clock: number
+  parts: number
+  readonly all: Array<Tuple>
+  /** When they are of no use any more. */
+  readonly until: number
+}
+
 /** What `Presence` tells of another node. */
 export interface Peer {
   readonly node: string
@@ -33,6 +43,8 @@ export interface Times {
   readonly permdownMillis: number
 }
 
+type State = Extract<Told, { readonly _tag: "State" }>
+
 type Decode = (tuple: Tuple, node: string) => Item | undefined
 
 const nothing: ReadonlyMap<string, Item> = new Map()
@@ -41,6 +53,7 @@ export class Replicas {
   private readonly known = new Map<string, Replica>()
   /** Nodes that have said that they are gone: what of theirs arrives later is not to revive them. */
   private readonly gone = new Map<string, { readonly incarnation: number; readonly until: number }>()
+  private readonly partials = new Map<string, Incomplete>()
   private readonly roster: Roster
   private readonly times: Times
   private readonly decode: Decode
@@ -65,6 +78,11 @@ export class Replicas {
     if (same !== undefined) same.heard = now
     const clock = same?.clock ?? 0
     if (told.clock < clock) return true
+    if (told._tag === "State" && told.parts > 1 && (same === undefined || told.clock > clock)) {
+      const whole = this.assembled(node, told, now)
+      if (typeof whole === "boolean") return whole
+      told = whole
+    }
     if (told._tag !== "State" && told.clock > clock + (told._tag === "Delta" ? 1 : 0)) return false
     if (same === undefined) this.start(node, told, now)
     else if (told.clock > clock || !same.up || told.replaces.length > 0) this.update(same, told, now)
@@ -75,6 +93,7 @@ export class Replicas {
   bury(node: string, incarnation: number, now: number): void {
     const replica = this.known.get(node)
     this.known.delete(node)
+    this.partials.delete(node)
     this.gone.set(node, { incarnation, until: now + this.times.permdownMillis })
     this.roster.change(visible(replica).values(), [])
   }
@@ -98,6 +117,7 @@ export class Replicas {
       if (now >= until) this.gone.delete(node)
       else next = Math.min(next, until)
     }
+    for (const [node, { until }] of this.partials) if (now >= until) this.partials.delete(node)
     return next
   }
 
@@ -123,6 +143,23 @@ export class Replicas {
       status: up ? "up" : "down",
       tracked: items.size
     }))
+  }
+
+  /** The whole state once its last part is here; before that, whether this part follows on those that are. */
+  private assembled(node: string, told: State, now: number): State | boolean {
+    const { clock, incarnation, part, parts } = told
+    if (part === 0) {
+      this.partials.set(node, { incarnation, clock, parts: 1, all: [...told.all], until: now + this.times.downMillis })
+      return true
+    }
+    const partial = this.partials.get(node)
+    if (partial?.incarnation !== incarnation || partial.clock !== clock || partial.parts < part) return false
+    // One that came before.
+    if (partial.parts > part) return true
+    for (const tuple of told.all) partial.all.push(tuple)
+    if (++partial.parts < parts) return true
+    this.partials.delete(node)
+    return { ...told, all: partial.all }
   }
 
   /** A node that is new here, or a new incarnation of it: it takes the place of the former one in one change. */

@@ -56,6 +56,9 @@ let incarnations = 0
 
 const mostReplaced = 8
 
+/** How many of those who are tracked are told in one message. */
+const partSize = 1_000
+
 /** What is due at shutdown waits so long for a PubSub that is down itself. */
 const lastWordsMillis = 1_000
 
@@ -264,7 +267,7 @@ export class Tracker implements Teller {
     if (now >= this.announceAt) {
       if (this.moved) {
         this.moved = false
-        sends.push(this.everybody(this.state()))
+        for (const part of this.state()) sends.push(this.everybody(part))
       }
       if (this.dirty) {
         if (now >= this.nextDelta) sends.push(this.broadcast(this.delta(), now))
@@ -309,13 +312,17 @@ export class Tracker implements Teller {
     for (const kind of ["State", "Beat"] as const) {
       const [first, ...others] = answers[kind]
       if (first === undefined) continue
-      const told: Told = kind === "State" ? this.state() : { _tag: "Beat", ...this.header() }
-      sends.push(others.length === 0 ? this.direct(first, told) : this.everybody(told))
+      const answer: ReadonlyArray<Told> = kind === "State" ? this.state() : [{ _tag: "Beat", ...this.header() }]
+      for (const told of answer) sends.push(others.length === 0 ? this.direct(first, told) : this.everybody(told))
     }
   }
 
-  private state(): Told {
-    return { _tag: "State", ...this.header(), all: [...this.told.values()] }
+  private state(): ReadonlyArray<Told> {
+    const all = [...this.told.values()]
+    const parts = Math.max(1, Math.ceil(all.length / partSize))
+    return Array.from({ length: parts }, (_, part) => {
+      return { _tag: "State", ...this.header(), all: all.slice(part * partSize, (part + 1) * partSize), part, parts }
+    })
   }
 
   private delta(): Told {

@@ -22,8 +22,8 @@ const header = {
 const Wire = Schema.Union([
   /** What has changed from the clock before to this one. */
   Schema.TaggedStruct("Delta", { ...header, leaves: Schema.Array(Schema.String), joins: Schema.Array(Tuple) }),
-  /** All there are at this clock. */
-  Schema.TaggedStruct("State", { ...header, all: Schema.Array(Tuple) }),
+  /** All there are at this clock, or a part of them: adapters do not carry what is too large. Their sender sends them in order. */
+  Schema.TaggedStruct("State", { ...header, all: Schema.Array(Tuple), part: Schema.Int, parts: Schema.Int }),
   /** Nothing has changed since this clock. */
   Schema.TaggedStruct("Beat", header),
   /** The node has gone, and all who were tracked there with it. */
