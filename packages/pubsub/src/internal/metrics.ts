@@ -6,7 +6,10 @@ const counter = (name: string, description: string) => Metric.counter(name, { de
 
 const sent = counter("coppice_pubsub_sent_total", "Messages that have left for other nodes")
 const received = counter("coppice_pubsub_received_total", "Messages of other nodes")
-const batches = counter("coppice_pubsub_batches_total", "Statements or commands that carried messages to other nodes")
+const batches = counter(
+  "coppice_pubsub_batches_total",
+  "Statements, or commands at once, that carried messages to other nodes"
+)
 const unsent = counter("coppice_pubsub_unsent_total", "Messages that were given up before they had left")
 const gaps = counter("coppice_pubsub_gaps_total", "Times that messages of other nodes may have been missed, by reason")
 const malformed = counter("coppice_pubsub_malformed_total", "What others wrote to the channel, and no node did")

@@ -37,7 +37,7 @@ export const start = ({
     const cluster = new Cluster(node, counted.receiver, { heartbeatMillis })
     const sender = new Sender(redis, channel)
     yield* Effect.addFinalizer(() => within(longestEnd, sender.close))
-    const publish = (packet: string) => sender.publish(packet)
+    const publish = (packets: ReadonlyArray<string>) => sender.publish(packets)
     const publisher = new Publisher({ cluster, clock, metrics: measured, publish, onBusy: () => listener.onBusy() })
     const started = yield* Deferred.make<void, Redis.RedisError | Deaf>()
     const listener: Listener = new Listener({
@@ -59,7 +59,7 @@ export const start = ({
       publisher.end()
       yield* publisher.flush
       yield* Fiber.interrupt(publishing)
-      yield* publish(cluster.sign("bye"))
+      yield* publish([cluster.sign("bye")])
     })
     yield* Effect.addFinalizer(() => Effect.andThen(within(longestGoodbye, goodbye), publisher.abandon))
     return { send: (message, to) => publisher.send(message, to), flush: publisher.flush }

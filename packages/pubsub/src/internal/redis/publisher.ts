@@ -1,5 +1,5 @@
 /**
- * Sending to a channel: one PUBLISH after the other, and what is broadcast while one is on its way leaves with the next.
+ * Sending to a channel: some PUBLISH at once, and what is broadcast while they are on their way leaves with the next.
  *
  * A PUBLISH that failed is tried again as it was, because the others drop what they have heard before. What the server does
  * not take for a while is given up, and so is what waits behind it; the others find the hole.
@@ -19,7 +19,7 @@ export interface Options {
   readonly cluster: Cluster
   readonly clock: Clock.Clock
   readonly metrics: Metrics
-  readonly publish: (packet: string) => Effect.Effect<void, Redis.RedisError>
+  readonly publish: (packets: ReadonlyArray<string>) => Effect.Effect<void, Redis.RedisError>
   /** Messages leave, or were given up: a sign should follow soon. */
   readonly onBusy: () => void
 }
@@ -29,6 +29,9 @@ const outboxBytes = 16 * 1_024 * 1_024
 
 /** What one PUBLISH takes, unless a single message is larger: some hundreds of messages, which others deliver in one turn. */
 const packetBytes = 16 * 1_024
+
+/** How many of them are on their way at once. */
+const packetsAtOnce = 16
 
 /** A server ends the connection of a subscriber for whom 32 MB wait, or 8 MB for a minute, unless it is configured otherwise. */
 const largestMessageBytes = 8 * 1_024 * 1_024
@@ -119,7 +122,7 @@ export class Publisher {
     if (this.sign !== undefined) {
       const packet = cluster.sign(this.sign)
       this.sign = undefined
-      return this.deliver(packet)
+      return this.deliver([packet])
     }
     const lost = this.outbox.takeLost()
     if (lost > 0) {
@@ -128,23 +131,26 @@ export class Publisher {
       this.awaken()
       return this.warn(lost)
     }
-    const entries = this.outbox.take(packetBytes)
-    if (entries.length > 0) {
-      this.onTheirWay = entries.length
-      const packet = cluster.packet(entries)
+    const packets: Array<string> = []
+    while (packets.length < packetsAtOnce && this.outbox.size > 0) {
+      const entries = this.outbox.take(packetBytes)
+      this.onTheirWay += entries.length
+      packets.push(cluster.packet(entries))
+    }
+    if (packets.length > 0) {
       onBusy()
-      return this.deliver(packet)
+      return this.deliver(packets)
     }
     this.work.closeUnsafe()
     // Then in a turn of its own: whoever broadcasts does not run this, and what is broadcast in one go leaves together.
     return Effect.andThen(this.work.await, Effect.yieldNow)
   }
 
-  /** Ends when the packet has left, or is given up, and then with everything that waits. */
-  private deliver(packet: string): Effect.Effect<void> {
+  /** Ends when the packets have left, or are given up, and then with everything that waits. */
+  private deliver(packets: ReadonlyArray<string>): Effect.Effect<void> {
     return Effect.flatMap(
       // A connection that is being opened does not let go before it fails.
-      Effect.timeoutOption(interruptedWithin(0, this.attempt(packet)), patienceMillis),
+      Effect.timeoutOption(interruptedWithin(0, this.attempt(packets)), patienceMillis),
       (left) => {
         const messages = this.onTheirWay
         if (Option.isNone(left)) this.outbox.clear()
@@ -158,12 +164,12 @@ export class Publisher {
     )
   }
 
-  /** Tries until it has left. */
-  private attempt(packet: string): Effect.Effect<void> {
+  /** Tries until they have left. */
+  private attempt(packets: ReadonlyArray<string>): Effect.Effect<void> {
     return Effect.gen({ self: this }, function* () {
       let pauseMillis = firstPauseMillis
       while (true) {
-        const result = yield* Effect.result(this.options.publish(packet))
+        const result = yield* Effect.result(this.options.publish(packets))
         if (result._tag === "Success") {
           this.failure = undefined
           return

@@ -22,12 +22,18 @@ export class Sender {
     this.channel = channel
   }
 
-  publish(packet: string): Effect.Effect<void, Redis.RedisError> {
+  /** In this order. If it fails, some may have left. */
+  publish(packets: ReadonlyArray<string>): Effect.Effect<void, Redis.RedisError> {
     return Effect.suspend(() => (this.connection === undefined ? this.open : Effect.succeed(this.connection))).pipe(
-      Effect.flatMap(({ send }) => send("PUBLISH", this.channel, packet)),
+      Effect.flatMap(({ send }) =>
+        // One after the other by one connection, without waiting for the answers in between.
+        Effect.forEach(packets, (packet) => send("PUBLISH", this.channel, packet), {
+          concurrency: "unbounded",
+          discard: true
+        })
+      ),
       // Interrupted as well: the answer would come to whoever asks next.
-      Effect.onError(() => this.close),
-      Effect.asVoid
+      Effect.onError(() => this.close)
     )
   }
 
