@@ -81,6 +81,31 @@ describe("an adapter", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.effect("keeps topics apart, whatever their names and keys are", () =>
+    Effect.gen(function* () {
+      const { receiver, sent, services } = yield* connected
+      const large = "x".repeat(1_000_000)
+      const keys = ["", ":", "b", "b:c", "__proto__", "constructor", "\u0000", "\ud800", "\udc00", large, `${large}y`]
+      const topics = ["a", "__proto__", "toString"].flatMap((name) => {
+        const ofKey = Topic.make(name, { key: Schema.String, event: Schema.String })
+        return [Topic.make(name, { event: Schema.String }), ...keys.map((key) => ofKey(key))]
+      })
+      yield* Effect.gen(function* () {
+        const subscriptions = yield* Effect.forEach(topics, (topic) => PubSub.subscribe(topic))
+        for (const [index, topic] of topics.entries()) yield* PubSub.broadcast(topic, `here ${index}`)
+        for (const [index, [message]] of sent.entries()) {
+          // As it is between nodes.
+          const { topic } = JSON.parse(JSON.stringify(message)) as Adapter.Message
+          receiver.deliver({ topic, event: `there ${index}` }, "__proto__")
+        }
+        for (const [index, { events }] of subscriptions.entries()) {
+          const waiting = yield* Stream.runHead(Stream.chunks(events))
+          assert.deepStrictEqual(Option.getOrThrow(waiting), [`here ${index}`, `there ${index}`])
+        }
+      }).pipe(Effect.provideContext(services))
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("that tells gaps one after the other costs a subscription one message, and no event", () =>
     Effect.gen(function* () {
       const { receiver, services } = yield* connected
