@@ -66,4 +66,5 @@ const spawnServer = (folder: string, path: string) =>
   })
 
 // The server ends when this process does, because its standard input ends then.
-const guard = 'mkdir -m 700 "$0" && cd "$0" && { "$@" & read -r _; kill $!; kill -CONT $!; wait $!; cd / && rm -rf "$0"; }'
+const guard =
+  'mkdir -m 700 "$0" && cd "$0" && { "$@" & read -r _; kill $!; kill -CONT $!; wait $!; cd / && rm -rf "$0"; }'
