@@ -3,14 +3,11 @@
  * broadcast waits for nobody.
  */
 import { PgConnection, PgTypes, type PgClient } from "@effect/sql-pg"
-import { Clock, Effect, type Exit, Fiber, Random, type Redacted, Scope } from "effect"
+import { Clock, Effect, type Exit, Fiber, type Redacted, Scope } from "effect"
 import type { SqlError } from "effect/sql"
 
 /** Sockets go by the live clock, also where a test moves another. */
 export const live = Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())
-
-const firstPauseMillis = 100
-const longestPauseMillis = 5_000
 
 /** Opens a connection where a client's configuration leads, or another URL. It closes with the scope. */
 export const open = (
@@ -66,18 +63,3 @@ export const within = <A, E>(
   Effect.flatMap(Effect.forkIn(statement, scope, { startImmediately: true }), (fiber) =>
     Effect.raceFirst(Fiber.join(fiber), Effect.as(patience(millis), undefined))
   )
-
-/** Pauses between tries that fail one after the other: longer each time, up to five seconds, and never the same. */
-export const backoff = () => {
-  let millis = firstPauseMillis
-  return {
-    pause: Effect.flatMap(Random.next, (random) => {
-      const next = millis * (0.5 + random)
-      millis = Math.min(longestPauseMillis, millis * 2)
-      return Effect.sleep(next)
-    }),
-    reset: () => {
-      millis = firstPauseMillis
-    }
-  }
-}

@@ -7,6 +7,7 @@
  */
 import { type Clock, Effect, Latch, Queue, Random, Schema, type Scope } from "effect"
 import type { Redis } from "effect/persistence"
+import { backoff } from "../backoff.ts"
 import type { Cluster } from "../cluster.ts"
 import type { Metrics } from "../metrics.ts"
 import { monotonic } from "./monotonic.ts"
@@ -53,9 +54,6 @@ const openMillis = 15_000
 /** How long closing a connection is waited for: it takes no time, unless it is still being opened. */
 const longestEnd = "100 millis"
 
-const firstPauseMillis = 100
-const longestPauseMillis = 5_000
-
 export class Listener {
   private readonly options: Options
   /** Open while something of this node came back since it was asked for. */
@@ -75,7 +73,7 @@ export class Listener {
   }
 
   readonly run: Effect.Effect<never> = Effect.gen({ self: this }, function* () {
-    let pauseMillis = firstPauseMillis
+    const pauses = backoff()
     while (true) {
       let heard = false
       const onHeard = Effect.sync(() => {
@@ -91,11 +89,10 @@ export class Listener {
       this.options.metrics.reconnect("listener")
       yield* this.options.onDisconnected(error)
       if (heard) {
-        pauseMillis = firstPauseMillis
+        pauses.reset()
         yield* Effect.logInfo("The connection to Redis that hears other nodes was lost, and is made anew", error)
       }
-      yield* Effect.sleep(pauseMillis * (0.5 + (yield* Random.next)))
-      pauseMillis = Math.min(pauseMillis * 2, longestPauseMillis)
+      yield* pauses.pause
     }
   })
 

@@ -4,10 +4,11 @@
  * A PUBLISH that failed is tried again as it was, because the others drop what they have heard before. What the server does
  * not take for a while is given up, and so is what waits behind it; the others find the hole.
  */
-import { type Clock, Effect, Latch, Option, Random } from "effect"
+import { type Clock, Effect, Latch, Option } from "effect"
 import type { Redis } from "effect/persistence"
 import { Buffer } from "node:buffer"
 import type { Message } from "../../Adapter.ts"
+import { backoff } from "../backoff.ts"
 import type { Cluster } from "../cluster.ts"
 import { encodeEntry, type Sign } from "../envelope.ts"
 import type { Metrics } from "../metrics.ts"
@@ -167,7 +168,7 @@ export class Publisher {
   /** Tries until they have left. */
   private attempt(packets: ReadonlyArray<string>): Effect.Effect<void> {
     return Effect.gen({ self: this }, function* () {
-      let pauseMillis = firstPauseMillis
+      const pauses = backoff(firstPauseMillis, longestPauseMillis)
       while (true) {
         const result = yield* Effect.result(this.options.publish(packets))
         if (result._tag === "Success") {
@@ -176,8 +177,7 @@ export class Publisher {
         }
         this.failure = result.failure
         this.options.metrics.reconnect("sender")
-        yield* Effect.sleep(pauseMillis * (0.5 + (yield* Random.next)))
-        pauseMillis = Math.min(pauseMillis * 2, longestPauseMillis)
+        yield* pauses.pause
       }
     })
   }
