@@ -160,10 +160,12 @@ describe("the application", () => {
   it.live("says in one line why it cannot start, and ends with exit code 1", () =>
     Effect.gen(function* () {
       const port = yield* occupiedPort
-      const usedPort = yield* runToEnd(["--port", String(port), "--data", join(data, "new")])
+      const usedPort = yield* runToEnd(["--port", String(port), "--data", data])
       const app = yield* AppProcess.start(data)
-      const usedFolder = yield* runToEnd(["--port", "0", "--data", data])
-      const badFlag = yield* runToEnd(["--prot", "1"])
+      const [usedFolder, badFlag] = yield* Effect.all(
+        [runToEnd(["--port", "0", "--data", data]), runToEnd(["--prot", "1"])],
+        { concurrency: 2 }
+      )
       assert.deepStrictEqual([usedPort.code, usedFolder.code, badFlag.code], [1, 1, 1])
       assert.deepStrictEqual(complaints(usedPort), [
         `trails: 127.0.0.1:${port} is in use by another program. Stop it, or choose another port with --port.`

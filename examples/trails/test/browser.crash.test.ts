@@ -30,8 +30,10 @@ layer(Postgres.layerTestDatabase(), { excludeTestServices: true })("The page of 
         const sql = yield* SqlClient.SqlClient
         const database = Redacted.value((yield* Postgres.Server).url())
         const args = ["--port", String(yield* freePort)]
-        const first = yield* AppProcess.startOn(database, args)
-        const [browser, other] = yield* Effect.all([launch, AppProcess.startOn(database)], { concurrency: 2 })
+        const [browser, first, other] = yield* Effect.all(
+          [launch, AppProcess.startOn(database, args), AppProcess.startOn(database)],
+          { concurrency: 3 }
+        )
         yield* sql`insert into users (name) values ('ada')`
         const client = yield* Client.make(first.url)
         const { id } = yield* client.trails.create({ payload: { name: "Ridge" } })
@@ -60,11 +62,11 @@ layer(Postgres.layerTestDatabase(), { excludeTestServices: true })("The page of 
         yield* first.signal("SIGKILL")
         yield* first.ended
         yield* sees(mine, "[data-live]", "reconnecting")
-        yield* sees(hers, "[data-region=viewers]", "Only you are looking")
         const otherClient = yield* Client.make(other.url)
         yield* otherClient.captures.capture({ params, payload: { url: "https://example.org/meanwhile" } })
         yield* otherClient.trails.pause({ params })
         yield* sees(hers, "[data-region=head]", "paused")
+        yield* sees(hers, "[data-region=viewers]", "Only you are looking")
         yield* AppProcess.startOn(database, args)
         yield* sees(mine, "[data-live]", "live")
         yield* sees(mine, "[data-region=pages]", "https://example.org/meanwhile")

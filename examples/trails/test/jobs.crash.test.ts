@@ -68,8 +68,10 @@ layer(Postgres.layerTestDatabase(), { excludeTestServices: true })("Jobs of seve
         const database = Redacted.value((yield* Postgres.Server).url())
         const asked = yield* Deferred.make<void>()
         const web = yield* PageServer.start(Effect.sleep("300 millis"), () => Deferred.doneUnsafe(asked, Effect.void))
-        const app = yield* AppProcess.startOn(database, args)
-        const worker = yield* AppProcess.startOn(database, ["--worker", ...args])
+        const [app, worker] = yield* Effect.all(
+          [AppProcess.startOn(database, args), AppProcess.startOn(database, ["--worker", ...args])],
+          { concurrency: 2 }
+        )
         const client = yield* Client.make(app.url)
         const { id } = yield* client.trails.create({ payload: { name: "Valley" } })
         const urls = Array.from({ length: 30 }, (_, n) => `${web.url}/${n}`)

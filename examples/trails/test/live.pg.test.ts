@@ -145,6 +145,29 @@ layer(application({ web }), { excludeTestServices: true })("The open page of a t
       yield* nobodyLooksAt(id)
     }).pipe(Effect.scoped)
   )
+
+  it.effect("shows who else looks at it, each user once, until the last of their pages is closed", () =>
+    Effect.gen(function* () {
+      const { live, page, user } = yield* opened
+      const { name: follower } = yield* newUser
+      yield* askAs(user, `${page}/followers`, form({ follower }))
+      yield* live.shows("viewers", "Only you are looking at this.")
+      const theirs = yield* follow(follower, `${page}/events`)
+      const again = yield* follow(follower, `${page}/events`)
+      yield* theirs.shows("viewers", `with you: ${user}.`)
+      yield* live.shows("viewers", `with you: ${follower}.`)
+      assert.include((yield* askAs(user, page)).text, `with you: ${follower}.`)
+      yield* theirs.leave
+      yield* again.shows("viewers", `with you: ${user}.`)
+      // As when a page is loaded again: nobody sees them leave.
+      yield* again.leave
+      const back = yield* follow(follower, `${page}/events`)
+      yield* back.shows("viewers", `with you: ${user}.`)
+      yield* back.leave
+      yield* live.shows("viewers", "Only you are looking at this.")
+      assert.lengthOf(live.text().match(/event: viewers/g) ?? [], 3)
+    }).pipe(Effect.scoped)
+  )
 })
 
 const crowded = application().pipe(Layer.provide(Layer.succeed(MaxOpenPages, 2)))
@@ -166,31 +189,6 @@ layer(crowded, { excludeTestServices: true })("The open page of a trail", (it) =
           schedule: Schedule.spaced("10 millis")
         }
       )
-    }).pipe(Effect.scoped)
-  )
-})
-
-layer(application(), { excludeTestServices: true })("Those who look at a trail", (it) => {
-  it.effect("see each other, each user once, until the last of their pages is closed", () =>
-    Effect.gen(function* () {
-      const { live, page, user } = yield* opened
-      const { name: follower } = yield* newUser
-      yield* askAs(user, `${page}/followers`, form({ follower }))
-      yield* live.shows("viewers", "Only you are looking at this.")
-      const theirs = yield* follow(follower, `${page}/events`)
-      const again = yield* follow(follower, `${page}/events`)
-      yield* theirs.shows("viewers", `with you: ${user}.`)
-      yield* live.shows("viewers", `with you: ${follower}.`)
-      assert.include((yield* askAs(user, page)).text, `with you: ${follower}.`)
-      yield* theirs.leave
-      yield* again.shows("viewers", `with you: ${user}.`)
-      // As when a page is loaded again: nobody sees them leave.
-      yield* again.leave
-      const back = yield* follow(follower, `${page}/events`)
-      yield* back.shows("viewers", `with you: ${user}.`)
-      yield* back.leave
-      yield* live.shows("viewers", "Only you are looking at this.")
-      assert.lengthOf(live.text().match(/event: viewers/g) ?? [], 3)
     }).pipe(Effect.scoped)
   )
 })
