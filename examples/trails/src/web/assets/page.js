@@ -33,21 +33,26 @@ let events
 let heard
 let later
 
+// Said once, for it is read aloud to those who cannot see it.
+const say = (state) => {
+  if (live.textContent !== state) live.textContent = state
+}
+
 const hear = () => {
   heard = Date.now()
-  live.textContent = "live"
+  say("live")
 }
 
 const follow = () => {
   unfollow()
-  live.textContent = "connecting"
+  say("connecting")
   heard = Date.now()
   events = new EventSource(source.dataset.events)
   events.addEventListener("open", hear)
   events.addEventListener("beat", hear)
   events.addEventListener("error", () => {
     const closed = events.readyState === EventSource.CLOSED
-    live.textContent = closed || !navigator.onLine ? "offline" : "reconnecting"
+    say(closed || !navigator.onLine ? "offline" : "reconnecting")
     // A browser comes back by itself when the connection was lost, but not after an answer that is none.
     if (closed) later = setTimeout(follow, 2000 + 2000 * Math.random())
   })
@@ -62,7 +67,7 @@ const follow = () => {
 const unfollow = () => {
   clearTimeout(later)
   events?.close()
-  live.textContent = ""
+  say("")
 }
 
 if (source !== null) {
