@@ -238,13 +238,12 @@ layer(Database, { excludeTestServices: true })("a plan that was made while there
             const store = Store.make({ schema: `"pubsub"`, sql, time: "database" })
             yield* store.page("orders", zero, 250)
             yield* store.consumerPage("orders", "billing", 100)
-            yield* store.insert("orders", ["{}"], 1_000)
             yield* store.prune(1_000)
             yield* admin`insert into pubsub.events (topic, xid, event, inserted_at, expires_at)
               select 'orders', n / 1000, '{}', now(), now() + interval '1 day' from generate_series(1, 20000) n`
             const prepared = yield* sql<{ readonly name: string; readonly parameters: number }>`
               select name, cardinality(parameter_types)::int4 as parameters from pg_prepared_statements
-               where statement like '%pubsub"%' and statement not like '%pg_prepared_statements%'`
+               where statement like '%pubsub"%' and cardinality(parameter_types) > 0 and statement not like '%pg_prepared_statements%'`
             return yield* Effect.forEach(prepared, ({ name, parameters }) =>
               Effect.map(
                 sql.unsafe<{ readonly "QUERY PLAN": string }>(
@@ -255,9 +254,9 @@ layer(Database, { excludeTestServices: true })("a plan that was made while there
             )
           })
         )
-        assert.lengthOf(plans, 4)
+        assert.lengthOf(plans, 3)
         for (const plan of plans) {
-          assert.match(plan, /Index (Only )?Scan (Backward )?using events_/)
+          assert.match(plan, /Index Scan using events_/)
           assert.notMatch(plan, /Seq Scan on events/)
         }
         assert.isTrue(plans.some((plan) => plan.includes("Tid Scan on events")))

@@ -109,7 +109,6 @@ const loop = <Event, E, R>(
       const moved = yield* store.advance(topic.id, consumer, page.position, last, told)
       // Somebody else has put the consumer elsewhere meanwhile: what was handled is undone.
       if (!moved && !handling.placed) return yield* new Moved()
-      yield* Metric.update(Metric.withAttributes(handled, labels), total)
       return "done" as const
     }).pipe(alive(store, plan.leaseMillis), store.sql.withTransaction)
 
@@ -125,6 +124,7 @@ const loop = <Event, E, R>(
       }
       lookMillis = firstLookMillis
       const outcome = yield* batch
+      if (total > 0 && outcome === "done") yield* Metric.update(Metric.withAttributes(handled, labels), total)
       // What cannot be committed is found in a few tries, wherever it is.
       size = Math.min(batchSize, size * 2)
       // Whoever is at it goes on with it; here it is of interest only whether it still is.

@@ -25,6 +25,7 @@ export const make = Effect.fnUntraced(function* (options: LayerOptions) {
   if (options.migrate ?? true) yield* Migrations.run
   const schema = yield* Migrations.quotedSchema
   const store = Store.make({ schema, sql, time })
+  yield* store.recognize
   const wakeUps = yield* WakeUps.make(yield* PubSub)
   yield* Effect.forkScoped(Maintenance.run(store, pruneMillis))
   return service({ store, wakeUps, pollMillis })

@@ -79,9 +79,6 @@ export const make = ({ schema, sql, time }: Database) => {
            ${now} + $4::float8 * interval '1 millisecond'
       from ${schema}.origin o, json_array_elements($3::json) with ordinality e (event, n)
      where not ${moved}
-       and not coalesce((select ${ahead("l.xid", next, own)} from ${schema}.events l
-                          where l.topic = $2 order by l.xid desc, l.id desc limit 1), false)
-       and not coalesce((select ${ahead("m.xid", next, own)} from ${schema}.pruned m where m.topic = $2), false)
      order by e.n
     returning ${positionOf("xid", "id")} as position`
 
@@ -98,13 +95,12 @@ export const make = ({ schema, sql, time }: Database) => {
     ) e on true`
 
   const columns = `
-    ${positionOf("o.horizon", "0")} as horizon, ${positionOf("m.xid", "m.id")} as pruned,
-    o.moved or coalesce(${ahead("greatest(e.xid, m.xid)", "o.next", "o.own")}, false) as moved,
+    ${positionOf("o.horizon", "0")} as horizon, o.moved, ${positionOf("m.xid", "m.id")} as pruned,
     ${positionOf("e.xid", "e.id")} as position, ${ready} as ready,
     case when ${ready} then e.event::text end as event, ${millis("e.inserted_at")} as at`
 
   const origin = `
-    (select ${horizon} as horizon, ${next} as next, ${own} as own, ${moved} as moved from ${schema}.origin o) o`
+    (select ${horizon} as horizon, ${own} as own, ${moved} as moved from ${schema}.origin o) o`
 
   const page = `
     select ${columns}
@@ -144,38 +140,51 @@ export const make = ({ schema, sql, time }: Database) => {
     select count(*)::float8 as pruned from gone`
 
   // Who has positions from before, and who has a transaction in progress, is behind what comes from now on.
-  const repair = `
+  const repair = (server: string) => `
     update ${schema}.origin o
-       set lead = latest.xid + 1 - pg_snapshot_xmin(pg_current_snapshot())::text::bigint, high = latest.xid + 1
-      from (select greatest(
-              b.high - 1, (select max(e.xid) from ${schema}.events e where e.xid <> b.own),
-              (select max(xid) from ${schema}.positions), (select max(xid) from ${schema}.pruned)) as xid
-              from (select o.high, ${own} as own from ${schema}.origin o) b) latest
-     where ${next} <= latest.xid
-    returning 1 as repaired`
+       set lead = case when ${next} > b.latest then o.lead
+                       else b.latest + 1 - pg_snapshot_xmin(pg_current_snapshot())::text::bigint end,
+           high = greatest(o.high, b.latest + 1), server = ${server}
+      from (select o.lead, greatest(
+              o.high - 1, (select max(e.xid) from ${schema}.events e where e.xid <> ${own}),
+              (select max(p.xid) from ${schema}.positions p where p.xid <> ${own}),
+              (select max(xid) from ${schema}.pruned)) as latest
+              from ${schema}.origin o) b
+    returning o.lead <> b.lead as repaired`
 
-  /** Numbers of transactions have begun anew: goes on after those that were there. */
-  const mend = run(`insert into ${schema}.origin (lead, high) values (0, 0) on conflict do nothing`, []).pipe(
-    // Who comes second looks again when the first is done.
-    Effect.andThen(run(`select 1 from ${schema}.origin for update`, [])),
-    Effect.andThen(run(repair, [])),
-    sql.withTransaction,
-    Effect.flatMap((rows) =>
-      rows.length === 0
-        ? Effect.void
-        : Effect.logWarning(
-            "The database counts its transactions anew, as one does that was restored from a dump: durable events go on"
-              + " after those that were there"
-          )
+  /** Where numbers of transactions have begun anew, goes on after those that were there. */
+  const mend = (server: string) =>
+    run(`insert into ${schema}.origin (lead, high) values (0, 0) on conflict do nothing`, []).pipe(
+      // Who comes second looks again when the first is done.
+      Effect.andThen(run(`select 1 from ${schema}.origin for update`, [])),
+      Effect.andThen(run<{ readonly repaired: boolean }>(repair(server), [])),
+      sql.withTransaction,
+      Effect.flatMap(([row]) =>
+        row?.repaired === true
+          ? Effect.logWarning(
+              "The database counts its transactions anew, as one does that was restored from a dump: durable events go on"
+                + " after those that were there"
+            )
+          : Effect.void
+      )
     )
+
+  const elsewhere = Effect.map(
+    run<{ readonly elsewhere: boolean }>(`select server <> ${server} as elsewhere from ${schema}.origin`, []),
+    ([row]) => row?.elsewhere !== false
   )
+
+  /** Looks at all there is if this is another server than the last time, or not known to be the same. */
+  const recognize = Effect.catchCause(elsewhere, (cause) =>
+    Effect.as(Effect.logDebug("The server does not say who it is", cause), false)
+  ).pipe(Effect.flatMap((moved) => (moved ? mend(server) : Effect.void)))
 
   /** Runs a statement again when it found that the database has begun anew. */
   const mending = <A extends { readonly moved: boolean }>(
     statement: Effect.Effect<ReadonlyArray<A>, SqlError>
   ): Effect.Effect<ReadonlyArray<A>, SqlError> =>
     Effect.flatMap(statement, (rows) =>
-      rows.length === 0 || rows.some(({ moved }) => moved) ? Effect.andThen(mend, statement) : Effect.succeed(rows)
+      rows[0]?.moved !== false ? Effect.andThen(mend("o.server"), statement) : Effect.succeed(rows)
     )
 
   const horizonNow = Effect.map(
@@ -200,7 +209,7 @@ export const make = ({ schema, sql, time }: Database) => {
       const statement = timed<{ readonly position: Position }>(insert, params)
       return Effect.map(
         Effect.flatMap(statement, (rows) =>
-          rows.length === 0 ? Effect.andThen(mend, statement) : Effect.succeed(rows)
+          rows.length === 0 ? Effect.andThen(mend("o.server"), statement) : Effect.succeed(rows)
         ),
         // Nobody says in which order they are returned; their numbers rise.
         (rows) => rows.map(({ position }) => position).toSorted()
@@ -316,10 +325,13 @@ export const make = ({ schema, sql, time }: Database) => {
       []
     ),
 
+    recognize,
+
     /** Remembers how far transactions have been counted, to know when they begin anew. */
-    remember: Effect.andThen(
-      mending(run<{ readonly moved: boolean }>(`select ${moved} as moved from ${schema}.origin o`, [])),
-      Effect.asVoid(run(`update ${schema}.origin o set high = ${next} where ${next} > high`, []))
+    remember: recognize.pipe(
+      Effect.andThen(mending(run<{ readonly moved: boolean }>(`select ${moved} as moved from ${schema}.origin o`, []))),
+      Effect.andThen(run(`update ${schema}.origin o set high = ${next} where ${next} > high`, [])),
+      Effect.asVoid
     )
   }
 }
@@ -342,8 +354,8 @@ const ready = "(e.xid < o.horizon or e.xid = o.own)"
 /** Whether the database has given a number before that it has still to give. */
 const moved = `(${next} < o.high)`
 
-/** The same of what is seen of another transaction: that has ended, so its number is given. */
-const ahead = (xid: string, next: string, own: string) => `(${xid} >= ${next} and ${xid} <> ${own})`
+/** What tells one server from another, apart from its copies. */
+const server = "(select system_identifier::text from pg_control_system())"
 
 const millis = (column: string) => `(extract(epoch from ${column}) * 1000)::float8`
 

@@ -53,11 +53,12 @@ const statements = (schema: string): ReadonlyArray<string> => [
     primary key (topic, consumer)
   )`,
   // Numbers of transactions begin anew in a database that was restored from a dump: `lead` is added to them, and `high` is
-  // one that was seen.
+  // one that was seen, on this server.
   `create table ${schema}.origin (
     one boolean primary key default true check (one),
     lead bigint not null,
-    high bigint not null
+    high bigint not null,
+    server text not null default ''
   )`,
   `insert into ${schema}.origin (lead, high) values (0, 0)`
 ]
