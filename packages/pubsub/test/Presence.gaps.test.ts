@@ -122,4 +122,26 @@ describe("who misses a message", () => {
       yield* end(one, other)
     })
   )
+
+  it.effect("asks less and less often where no answer helps", () =>
+    Effect.gen(function* () {
+      const bus = makeBus()
+      bus.tellsGaps = false
+      const one = yield* startNode(bus)
+      yield* one.track(1, "a", "a")
+      yield* pass("2 seconds")
+      bus.refused = "State"
+      const other = yield* startNode(bus)
+      yield* pass("16 seconds")
+      bus.sent.length = 0
+      for (let seconds = 0; seconds < 60; seconds++) yield* pass("1 second")
+      const asks = sentBy(bus, other).filter((kind) => kind === "Ask to one")
+      assert.isAtMost(asks.length, 6)
+      assert.isAtLeast(asks.length, 3)
+      bus.refused = undefined
+      yield* pass("16 seconds")
+      assert.deepStrictEqual(yield* names(other), ["a"])
+      yield* end(one, other)
+    })
+  )
 })

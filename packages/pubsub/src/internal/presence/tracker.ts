@@ -35,7 +35,9 @@ interface Wanted {
   clock: number
   /** When the node was heard last. */
   heard: number
-  askedAt: number
+  /** When it is asked again, and how long after that if there is no answer. */
+  askAt: number
+  pauseMillis: number
 }
 
 interface Parts {
@@ -230,7 +232,8 @@ export class Tracker implements Teller {
     if (!follows) {
       const { clock, incarnation } = event
       if (wanted === undefined) {
-        this.wanted.set(node, { incarnation, clock, heard: now, askedAt: Number.NEGATIVE_INFINITY })
+        const pauseMillis = this.parts.options.periodMillis
+        this.wanted.set(node, { incarnation, clock, heard: now, askAt: now, pauseMillis })
         this.wake()
       } else {
         wanted.heard = now
@@ -289,12 +292,14 @@ export class Tracker implements Teller {
         this.wanted.delete(node)
         continue
       }
-      if (now >= wanted.askedAt + options.periodMillis) {
-        wanted.askedAt = now
+      if (now >= wanted.askAt) {
+        wanted.askAt = now + wanted.pauseMillis
+        // Its answer may be one that never arrives: too large, or of another version.
+        wanted.pauseMillis = Math.min(wanted.pauseMillis * 2, options.silentMillis)
         reports.asked()
         sends.push(this.direct(node, { _tag: "Ask", known: replicas.clocks(node) }))
       }
-      next = Math.min(next, wanted.askedAt + options.periodMillis)
+      next = Math.min(next, wanted.askAt)
     }
     if (!this.missed) return next
     if (now < this.askedAllAt + options.periodMillis) return Math.min(next, this.askedAllAt + options.periodMillis)
