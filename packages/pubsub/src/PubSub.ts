@@ -180,15 +180,10 @@ const make = (
   }
 
   /** An event as other nodes get it, if there are any. */
-  const encoded = <Event>(
-    topic: Topic<Event>,
-    event: Event,
-    use: (json: unknown) => Effect.Effect<void>
-  ): Effect.Effect<void, InvalidEvent> => {
-    if (adapter === undefined) return use(undefined)
+  const encoded = <Event>(topic: Topic<Event>, event: Event): unknown => {
+    if (adapter === undefined) return undefined
     const json = topic.codec.encode(event)
-    if (Exit.isSuccess(json)) return use(json.value)
-    return Effect.fail(new InvalidEvent({ topic: topic.id, problem: problemOf(json.cause) }))
+    return Exit.isSuccess(json) ? json.value : new InvalidEvent({ topic: topic.id, problem: problemOf(json.cause) })
   }
 
   /**
@@ -202,12 +197,12 @@ const make = (
   ): Effect.Effect<void> => {
     const sql = transacting(fiber.context, Context.getOrUndefined(fiber.context, SqlClient.SqlClient), client)
     if (sql === undefined) return use()
-    // Now: the fiber is not this one's when the hook runs.
-    const { context } = fiber
+    // Neither the fiber nor its context may be part of the hook, which would hold the transaction that holds it: a ring that
+    // only the slow half of the collector of garbage breaks.
+    const pubsub = Context.getOrUndefined(fiber.context, PubSub)
     return sql.afterCommit(
       Effect.suspend(() => {
         if (!hub.stopped) return use()
-        const pubsub = Context.getOrUndefined(context, PubSub)
         return pubsub === undefined || pubsub === service ? Effect.die(new Error(stopped)) : Effect.orDie(again(pubsub))
       })
     )
@@ -218,15 +213,15 @@ const make = (
     event: Event,
     from?: Subscription<Event>
   ): Effect.Effect<void, InvalidEvent> =>
-    Effect.withFiber((fiber) =>
-      encoded(topic, event, (json) =>
-        committed(
-          fiber,
-          () => send(topic.id, event, json, from),
-          (pubsub) => (from === undefined ? pubsub.broadcast(topic, event) : pubsub.broadcastFrom(from, topic, event))
-        )
+    Effect.withFiber((fiber) => {
+      const json = encoded(topic, event)
+      if (json instanceof InvalidEvent) return Effect.fail(json)
+      return committed(
+        fiber,
+        () => send(topic.id, event, json, from),
+        (pubsub) => (from === undefined ? pubsub.broadcast(topic, event) : pubsub.broadcastFrom(from, topic, event))
       )
-    )
+    })
 
   const localBroadcast = <Event>(topic: Topic<Event>, event: Event): Effect.Effect<void> =>
     Effect.withFiber((fiber) =>
@@ -238,22 +233,26 @@ const make = (
     )
 
   const directBroadcast = <Event>(node: string, topic: Topic<Event>, event: Event): Effect.Effect<void, InvalidEvent> =>
-    Effect.withFiber((fiber) =>
-      encoded(topic, event, (json) =>
-        committed(
-          fiber,
-          () => Effect.sync(() => adapter?.send({ topic: topic.id, event: json }, node)),
-          (pubsub) => pubsub.directBroadcast(node, topic, event)
-        )
+    Effect.withFiber((fiber) => {
+      const json = encoded(topic, event)
+      if (json instanceof InvalidEvent) return Effect.fail(json)
+      return committed(
+        fiber,
+        () => Effect.sync(() => adapter?.send({ topic: topic.id, event: json }, node)),
+        (pubsub) => pubsub.directBroadcast(node, topic, event)
       )
-    )
+    })
 
   const service: Shape = {
     node: hub.node,
     subscribe: (topic, options) =>
       Effect.withFiber((fiber) => hub.subscribe(topic, options, Context.getOrUndefined(fiber.context, PubSub))),
     broadcast: (topic, event) => broadcast(topic, event),
-    broadcastNow: (topic, event) => Effect.suspend(() => encoded(topic, event, (json) => send(topic.id, event, json))),
+    broadcastNow: (topic, event) =>
+      Effect.suspend(() => {
+        const json = encoded(topic, event)
+        return json instanceof InvalidEvent ? Effect.fail(json) : send(topic.id, event, json)
+      }),
     broadcastFrom: (from, topic, event) => broadcast(topic, event, from),
     localBroadcast,
     directBroadcast: (node, topic, event) =>
