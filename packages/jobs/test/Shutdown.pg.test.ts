@@ -1,7 +1,10 @@
 import { Jobs, Migrations } from "@coppice/jobs"
 import { Postgres } from "@coppice/postgres"
+import { Child, Supervisor, Tree } from "@coppice/supervision"
+import { PgClient } from "@effect/sql-pg"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Redacted } from "effect"
+import * as Reactivity from "effect/reactivity/Reactivity"
 import { SqlClient } from "effect/sql"
 import { inserted } from "./fixtures/engine.ts"
 import { apart, eventually, liveNode, now, type Run, Task, task } from "./fixtures/liveNode.ts"
@@ -187,4 +190,60 @@ describe.concurrent("the end of a node", () => {
       )
     )
   }
+
+  it.live("comes at once when the database has another address, and the next one begins there", () =>
+    quietly(
+      Effect.gen(function* () {
+        const { jobs, server } = yield* empty
+        const way = yield* proxy(server.url())
+        let url = way.url
+        let runs = 0
+        const worker = Task.toLayer(
+          Effect.succeed(() =>
+            Effect.andThen(
+              Effect.sync(() => runs++),
+              Effect.never
+            )
+          )
+        )
+        const options = { queues: { default: 5 }, lease: "30 seconds", migrate: false, log: "none" } as const
+        const app = Supervisor.layer("App", {
+          strategy: "one_for_one",
+          children: [
+            Child.layer(
+              "database",
+              Layer.unwrap(Effect.sync(() => PgClient.layerFrom(PgClient.make({ url, maxConnections: 2 })))).pipe(
+                Layer.provide(Reactivity.layer)
+              )
+            ),
+            Child.layer("jobs", Jobs.layer({ ...options, workers: [worker], shutdownGrace: "10 seconds" }))
+          ]
+        })
+        yield* Effect.gen(function* () {
+          yield* inserted(jobs.enqueue(task()))
+          yield* eventually(
+            "it runs",
+            Effect.sync(() => runs),
+            (n) => n === 1
+          )
+          url = server.url()
+          yield* way.set("closed")
+          const began = now()
+          yield* Tree.kill("App/database")
+          yield* eventually("the queue is there", Tree.get("App/jobs"), ({ restarts, status }) => {
+            return restarts === 1 && status === "running"
+          })
+          // It looks for the address every second; nothing that it has could be written at the old one.
+          assert.isBelow(now() - began, 4_000)
+          yield* inserted(jobs.enqueue(task()))
+          yield* eventually(
+            "it runs jobs there",
+            Effect.sync(() => runs),
+            (n) => n === 2
+          )
+          yield* jobs.cancel({})
+        }).pipe(Effect.provide(Layer.provideMerge(Layer.fresh(app), Tree.layer), { local: true }))
+      })
+    )
+  )
 })

@@ -68,7 +68,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   const pool = yield* Pool.make(application, connections, "coppice jobs")
   // A heartbeat waits for nobody.
   const own = yield* Pool.make(application, 1, "coppice jobs heartbeat")
-  yield* Effect.forkScoped(watch(application, config))
+  yield* Effect.forkScoped(watch(engine, application, config))
   const database = Database.bounded(yield* Database.make(pool, outer.name, outer.time), options.lease)
   const lease = Nodes.lease(options.lease)
   const nodes = Nodes.make(yield* Database.make(own, outer.name, outer.time), lease, options.maxRescues)
@@ -179,9 +179,13 @@ const uuid = (database: Database.Database) =>
   Effect.map(database.run<{ readonly id: string }>("select gen_random_uuid() as id"), ([row]) => row?.id ?? "")
 
 /** Fails when the application's client leads somewhere else, as it may after its database was restarted. */
-const watch = (application: PgClient.PgClient, config: PgClient.PgClientConfig) =>
+const watch = (engine: Engine, application: PgClient.PgClient, config: PgClient.PgClientConfig) =>
   Effect.gen(function* () {
     while (Listener.sameDatabase(application.config, config)) yield* Effect.sleep("1 second")
+    // What jobs end with cannot be written any more: it is not waited for.
+    engine.stopping = true
+    engine.gone = true
+    engine.fence()
     return yield* new DatabaseMoved()
     // Where a server is has nothing to do with what time it is for the jobs.
   }).pipe(Effect.provideService(Clock.Clock, Clock.Clock.defaultValue()))
