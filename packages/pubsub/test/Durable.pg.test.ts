@@ -1,7 +1,10 @@
 import { DurableTopic, PubSub } from "@coppice/pubsub"
-import { Sandbox } from "@coppice/postgres"
+import { Postgres, Sandbox } from "@coppice/postgres"
+import { Child, Supervisor, Tree } from "@coppice/supervision"
+import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Option, Random, Stream } from "effect"
+import { Deferred, Effect, Fiber, Layer, Option, Random, Schedule, Stream } from "effect"
+import * as Reactivity from "effect/reactivity/Reactivity"
 import { SqlClient } from "effect/sql"
 import { zero } from "../src/internal/durable/position.ts"
 import * as Store from "../src/internal/durable/store.ts"
@@ -219,6 +222,57 @@ layer(Database, { excludeTestServices: true })("under concurrent commits", (it) 
             )
           })
         )
+      })
+    )
+  )
+})
+
+layer(Database, { excludeTestServices: true })("a database that is a child, and crashes while it is read", (it) => {
+  it.effect("ends neither streams nor consumers", () =>
+    quietly(
+      Effect.gen(function* () {
+        const sql = yield* setUp
+        const { url } = yield* Postgres.Server
+        const database = PgClient.layerFrom(PgClient.make({ url: url(), maxConnections: 8 }))
+        const app = Supervisor.layer("shop", {
+          strategy: "one_for_one",
+          children: [
+            Child.layer("database", database.pipe(Layer.provide(Reactivity.layer))),
+            Child.layer("pubsub", Layer.fresh(PubSub.layerLocal)),
+            Child.layer("durable", Layer.fresh(DurableTopic.layer({ pollInterval: "10 millis", migrate: false })))
+          ]
+        })
+        yield* Effect.gen(function* () {
+          const durable = yield* DurableTopic.DurableTopics
+          const handled: Array<string> = []
+          const seen = yield* collect(durable, "beginning")
+          yield* Effect.forkScoped(
+            durable.consume(Orders, "billing", ({ event }) => Effect.sync(() => void handled.push(event)), {
+              retry: Schedule.spaced("10 millis")
+            })
+          )
+          const all = (events: ReadonlyArray<string>) =>
+            eventually(
+              `${events} are seen and handled`,
+              Effect.sync(() => [seen.map(({ event }) => event).join(), handled.join()]),
+              (texts) => texts.every((text) => text === events.join())
+            )
+          yield* durable.publish(Orders, "before")
+          yield* all(["before"])
+          yield* sql.withTransaction(
+            Effect.gen(function* () {
+              yield* sql`lock table pubsub.events in access exclusive mode`
+              yield* eventually(
+                "both wait for the table",
+                sql`select from pg_locks where not granted and relation = 'pubsub.events'::regclass`,
+                (locks) => locks.length >= 2
+              )
+              yield* Tree.kill("shop/database")
+            })
+          )
+          yield* durable.publish(Orders, "after")
+          yield* all(["before", "after"])
+        }).pipe(Effect.scoped, Effect.provide(app))
       })
     )
   )

@@ -6,6 +6,7 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import type { SqlError } from "effect/sql/SqlError"
 import type { From, Message } from "../../DurableTopic.ts"
 import type { Topic } from "../../Topic.ts"
+import { reach } from "../reach.ts"
 import { decode } from "./events.ts"
 import { type Position, zero } from "./position.ts"
 import type { Page, Row, Store } from "./store.ts"
@@ -55,7 +56,7 @@ export const stream = <Event>(
         Effect.tapError(
           Effect.andThen(
             listener.reset,
-            Effect.suspend(() => outside(store, store.page(topic.id, after, pageSize)))
+            Effect.suspend(() => outside(store, reach(store.page(topic.id, after, pageSize))))
           ),
           (error) => Effect.logWarning(`A stream of ${topic.id} cannot read what comes next, and tries again`, error)
         ),
