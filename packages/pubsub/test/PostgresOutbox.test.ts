@@ -34,6 +34,18 @@ const all = (outbox: Outbox) => {
 }
 
 describe("what waits to leave for PostgreSQL", () => {
+  it("is given up in its place where it is not JSON, and harms nobody", () => {
+    const outbox = make()
+    const ring: Record<string, unknown> = {}
+    ring["self"] = ring
+    for (const event of ["before", 1n, ring, "after"]) outbox.add({ topic: "t", event }, undefined)
+    assert.deepStrictEqual(all(outbox).flatMap(unpacked), [
+      { seq: 1, event: "before", to: undefined },
+      { seq: 3, event: "after", to: undefined }
+    ])
+    assert.strictEqual(outbox.lost, 2)
+  })
+
   it.effect("is packed in order, and no notification is larger than PostgreSQL takes, whatever is in it", () =>
     Effect.gen(function* () {
       for (const ascii of [false, true]) {

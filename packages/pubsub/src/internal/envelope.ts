@@ -19,9 +19,14 @@ export interface Entry extends Message {
   readonly to?: string
 }
 
-/** A message as it travels. Throws where the event is not JSON. */
-export const encodeEntry = ({ event, topic }: Message, to: string | undefined): string =>
-  JSON.stringify(to === undefined ? { topic, event } : { topic, event, to })
+/** A message as it travels; undefined where its schema has let something pass that is not JSON. */
+export const encodeEntry = ({ event, topic }: Message, to: string | undefined): string | undefined => {
+  try {
+    return JSON.stringify(to === undefined ? { topic, event } : { topic, event, to })
+  } catch {
+    return undefined
+  }
+}
 
 /** Encoded messages, in one packet. */
 export const encodeMessages = (from: string, seq: number, entries: ReadonlyArray<string>): string =>

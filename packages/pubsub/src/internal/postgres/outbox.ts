@@ -29,7 +29,7 @@ export interface Batch {
   readonly sign: Sign | undefined
 }
 
-/** A message, or where one was that is too large. */
+/** A message, or where one was that cannot leave. */
 interface Waiting {
   readonly text: string | undefined
   readonly bytes: number
@@ -71,14 +71,14 @@ export class Outbox {
     this.options = options
   }
 
-  /** Puts a message at the end. Throws where the event is not JSON. */
+  /** Puts a message at the end. One that is too large, or not JSON, is given up in its place. */
   add(message: Message, to: string | undefined): void {
     if (this.closed) return
     const json = encodeEntry(message, to)
-    const text = this.options.ascii ? toAscii(json) : json
-    const bytes = Buffer.byteLength(text)
+    const text = json !== undefined && this.options.ascii ? toAscii(json) : json
+    const bytes = text === undefined ? 0 : Buffer.byteLength(text)
     this.came++
-    if (bytes > maxEventBytes) {
+    if (text === undefined || bytes > maxEventBytes) {
       this.lost++
       this.queue.push({ text: undefined, bytes: 0, to })
     } else {

@@ -124,7 +124,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     metrics.unsent(lost)
     return Effect.logWarning(
       `${lost} broadcasts were given up before they had left for other nodes: the database was too slow or away for too`
-        + " long, or they were too large"
+        + " long, or they were too large, or not JSON"
     )
   })
 

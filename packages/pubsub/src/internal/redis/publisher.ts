@@ -74,7 +74,7 @@ export class Publisher {
   send(message: Message, to: string | undefined): void {
     if (this.ended) return
     this.came++
-    const entry = encoded(message, to)
+    const entry = encodeEntry(message, to)
     const bytes = entry === undefined ? 0 : Buffer.byteLength(entry)
     if (entry === undefined || bytes > largestMessageBytes) this.outbox.refuse()
     else this.outbox.add(entry, bytes)
@@ -202,14 +202,5 @@ export class Publisher {
     const { failure } = this
     this.untold = 0
     return failure === undefined ? Effect.logWarning(text) : Effect.logWarning(text, failure)
-  }
-}
-
-const encoded = (message: Message, to: string | undefined): string | undefined => {
-  try {
-    return encodeEntry(message, to)
-  } catch {
-    // It is counted, and told, with those that are too large.
-    return undefined
   }
 }
