@@ -88,7 +88,9 @@ export const make =
       }
       const unavailable = (error: SqlError.SqlError | Listener.Deaf) =>
         new ListenUnavailable({ channel, problem: problemOf(error), cause: error })
-      const open = (name: string) => Connection.open(client.config, options.listenUrl, `coppice pubsub ${name}`)
+      // A client that comes back may lead elsewhere.
+      const open = (name: string) =>
+        Effect.suspend(() => Connection.open(client.config, options.listenUrl, `coppice pubsub ${name}`))
       const measured = yield* metrics
       const counted = counting(receiver, measured)
       const statements = Statements.make({ channel, node, schema: `"${schema}"`, ttlMillis })

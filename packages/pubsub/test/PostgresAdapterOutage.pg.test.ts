@@ -1,8 +1,10 @@
 import { Postgres } from "@coppice/postgres"
-import { Migrations, PostgresAdapter } from "@coppice/pubsub"
+import { Migrations, PostgresAdapter, PubSub } from "@coppice/pubsub"
 import { Child, Supervisor, Tree } from "@coppice/supervision"
+import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Layer, Redacted } from "effect"
+import { Effect, Fiber, Layer, Redacted, Stream } from "effect"
+import * as Reactivity from "effect/reactivity/Reactivity"
 import { SqlClient } from "effect/sql"
 import {
   assertNoSilentLoss,
@@ -13,6 +15,7 @@ import {
   type Node,
   node,
   numbers,
+  Numbers,
   quietly
 } from "./fixtures/nodes.ts"
 import { proxy } from "./fixtures/proxy.ts"
@@ -253,6 +256,45 @@ layer(Database, { excludeTestServices: true })("when the database or the way to 
           yield* one.broadcast(0)
           yield* Effect.repeat(Tree.get("App/adapter"), { until: ({ restarts }) => restarts === 1 })
         }).pipe(Effect.provide(app))
+      })
+    )
+  )
+
+  it.effect("a database that comes back at another address is found there", () =>
+    quietly(
+      Effect.gen(function* () {
+        const server = yield* Postgres.Server
+        const way = yield* proxy(server.url())
+        let url = way.url
+        const app = Supervisor.layer("App", {
+          strategy: "one_for_one",
+          children: [
+            Child.layer(
+              "database",
+              Layer.unwrap(Effect.sync(() => PgClient.layerFrom(PgClient.make({ url, maxConnections: 2 })))).pipe(
+                Layer.provide(Reactivity.layer)
+              )
+            ),
+            Child.layer("pubsub", PubSub.layerPostgres(often))
+          ]
+        })
+        const one = yield* node(server.url(), often)
+        const heard = yield* hear(one)
+        yield* Effect.gen(function* () {
+          url = server.url()
+          way.set("closed")
+          yield* Tree.kill("App/database")
+          yield* Effect.repeat(Tree.get("App/database"), { until: ({ restarts }) => restarts === 1 })
+          const { events } = yield* PubSub.subscribe(Numbers("all"))
+          yield* PubSub.broadcast(Numbers("all"), { n: 1 })
+          yield* eventually("it is heard", () => numbers(heard).includes(1))
+          // It listens there a moment sooner or later than it speaks.
+          yield* Effect.raceFirst(
+            Effect.forever(Effect.andThen(one.broadcast(2), Effect.sleep("50 millis"))),
+            Stream.runHead(Stream.filter(events, ({ n }) => n === 2))
+          )
+          assert.strictEqual((yield* Tree.get("App/pubsub")).restarts, 0)
+        }).pipe(Effect.scoped, Effect.provide(app))
       })
     )
   )
