@@ -15,7 +15,8 @@ const explain = ({ reason }: Supervisor.StartError) =>
       && "_tag" in error
       && (error._tag === "CannotListen" || error._tag === "PostgresUnavailable" || error._tag === "ListenUnavailable")
     ) {
-      process.stderr.write(`trails: ${error.message}\n`)
+      // What libraries call an environment variable is an option here.
+      process.stderr.write(`trails: ${error.message.replace("DATABASE_DIR", "--data")}\n`)
       process.exit(1)
     }
   })

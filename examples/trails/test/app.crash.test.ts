@@ -153,6 +153,11 @@ describe("the application", () => {
         )
         assert.lengthOf(acknowledged, urls.length)
         assert.include(app.output(), "child restarted")
+        // What still looks for the database where it was is not waited for.
+        yield* app.signal("SIGTERM")
+        const [took, { code }] = yield* Effect.timed(app.ended)
+        assert.strictEqual(code, 0, app.output())
+        assert.isBelow(Duration.toMillis(took), 6000)
       }).pipe(Effect.scoped),
     patience
   )
@@ -170,7 +175,10 @@ describe("the application", () => {
       assert.deepStrictEqual(complaints(usedPort), [
         `trails: 127.0.0.1:${port} is in use by another program. Stop it, or choose another port with --port.`
       ])
-      assert.match(complaints(usedFolder).join("\n"), /^trails: The data folder .* is in use by process \d+.*$/)
+      assert.match(
+        complaints(usedFolder).join("\n"),
+        /^trails: The data folder .* is in use by process \d+.* another folder with --data,.*$/
+      )
       assert.match(badFlag.output, /^trails: [^\n]+--prot[^\n]+\n$/)
       assert.strictEqual((yield* send(app.url)).status, 200)
     }).pipe(Effect.scoped)
