@@ -344,6 +344,10 @@ layer(Database, { excludeTestServices: true })("in a sandbox, where nothing is e
             seen.map(({ event }) => event),
             ["a", "b", "d"]
           )
+          // The lease of the consumer is not that of the test.
+          assert.deepStrictEqual(yield* sql`select current_setting('idle_in_transaction_session_timeout') as timeout`, [
+            { timeout: "0" }
+          ])
         }).pipe(
           Effect.scoped,
           Effect.provide(

@@ -230,7 +230,11 @@ export const make = ({ schema, sql, time }: Database) => {
     /** Waits for nobody: false where another one is at it. Until the end of the transaction, or of a silence in it. */
     lock: (topic: string, consumer: string, silenceMillis: number): Effect.Effect<boolean, SqlError> => {
       const key = `coppice/pubsub/${schema}/${JSON.stringify([topic, consumer])}`
-      const timeout = time === "database" ? `set_config('idle_in_transaction_session_timeout', $2, true)` : `$2::text`
+      // Where all is one transaction, as in tests, the lease would be that of the test.
+      const timeout =
+        time === "database"
+          ? `case when ${outermost} then set_config('idle_in_transaction_session_timeout', $2, true) end`
+          : `$2::text`
       return Effect.map(
         run<{ readonly got: boolean }>(
           `select pg_try_advisory_xact_lock(hashtextextended($1, 0)) as got, ${timeout} as timeout`,
@@ -314,7 +318,11 @@ export const make = ({ schema, sql, time }: Database) => {
     prune: (limit: number): Effect.Effect<number, SqlError> =>
       // A plan that was made while there was nothing would read all of the table, and stay in use when there is much.
       Effect.andThen(
-        run(`select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)`, []),
+        run(
+          `select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)
+            where ${outermost}`,
+          []
+        ),
         Effect.map(timed<{ readonly pruned: number }>(prune, [`${limit}`]), ([row]) => Number(row?.pruned ?? 0))
       ).pipe(sql.withTransaction),
 
@@ -350,6 +358,9 @@ const horizon = "(pg_snapshot_xmin(pg_current_snapshot())::text::bigint + o.lead
  */
 const own = "coalesce(pg_current_xact_id_if_assigned()::text::bigint + o.lead, -1)"
 const ready = "(e.xid < o.horizon or e.xid = o.own)"
+
+/** Whether a transaction that has just begun is none within another, which has written. */
+const outermost = "pg_current_xact_id_if_assigned() is null"
 
 /** Whether the database has given a number before that it has still to give. */
 const moved = `(${next} < o.high)`
