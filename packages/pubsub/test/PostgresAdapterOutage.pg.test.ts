@@ -177,6 +177,27 @@ layer(Database, { excludeTestServices: true })("when the database or the way to 
     )
   )
 
+  it.effect("and a connection dies under the removal of old attachments, they are removed by the next", () =>
+    quietly(
+      Effect.gen(function* () {
+        const { one, two, way } = yield* pair({ attachmentTtl: "100 millis" })
+        const heard = yield* hear(one)
+        const attachments = SqlClient.SqlClient.use((sql) => sql`select from pubsub.attachments`)
+        for (let n = 0; n < 3; n++) {
+          way.freeze()
+          yield* two.broadcast(n, "a".repeat(10_000))
+          yield* two.pubsub.flush
+        }
+        yield* eventually("all are heard", () => numbers(heard).length === 3)
+        yield* attachments.pipe(
+          Effect.delay("20 millis"),
+          Effect.repeat({ until: (rows) => rows.length === 0 }),
+          Effect.timeoutOrElse({ duration: "10 seconds", orElse: () => Effect.die(new Error("never removed")) })
+        )
+      })
+    )
+  )
+
   it.effect("and a session does not listen any more, that is found out", () =>
     quietly(
       Effect.gen(function* () {

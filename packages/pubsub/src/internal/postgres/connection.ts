@@ -3,7 +3,7 @@
  * broadcast waits for nobody.
  */
 import { PgConnection, PgTypes, type PgClient } from "@effect/sql-pg"
-import { Clock, Effect, type Exit, Fiber, type Redacted, Scope } from "effect"
+import { Cause, Clock, Effect, Exit, Fiber, type Redacted, Scope } from "effect"
 import type { SqlError } from "effect/sql"
 
 /** Sockets go by the live clock, also where a test moves another. */
@@ -54,12 +54,20 @@ export const closeApart = (scope: Scope.Closeable, exit: Exit.Exit<unknown, unkn
 const patience = (millis: number): Effect.Effect<void> =>
   Effect.andThen(Effect.sleep(millis / 2), Effect.sleep(millis / 2))
 
-/** The result of a statement, or undefined after so long; then it is interrupted, but with the scope, which nobody waits for. */
+/**
+ * The result of a statement, or undefined after so long, or when the scope has closed under it: whoever waits is not
+ * interrupted by that. The statement is interrupted with the scope, which nobody waits for.
+ */
 export const within = <A, E>(
   millis: number,
   scope: Scope.Scope,
   statement: Effect.Effect<A, E>
 ): Effect.Effect<A | undefined, E> =>
   Effect.flatMap(Effect.forkIn(statement, scope, { startImmediately: true }), (fiber) =>
-    Effect.raceFirst(Fiber.join(fiber), Effect.as(patience(millis), undefined))
+    Effect.raceFirst(
+      Effect.flatMap(Fiber.await(fiber), (exit) =>
+        Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? Effect.succeed(undefined) : exit
+      ),
+      Effect.as(patience(millis), undefined)
+    )
   )
