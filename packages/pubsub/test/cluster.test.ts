@@ -17,7 +17,7 @@ const nodeOf = (name: string, heartbeatMillis = 10_000) => {
     },
     { heartbeatMillis }
   )
-  const entry = (event: number, to?: string) => encodeEntry({ topic: "numbers", event }, to)
+  const entry = (event: number, to?: string) => encodeEntry({ topic: "numbers", event }, to) ?? assert.fail("no JSON")
   const send = (...events: ReadonlyArray<number>) => cluster.packet(events.map((event) => entry(event)))
   return { cluster, entry, send, told }
 }
