@@ -4,7 +4,7 @@ import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
 import { Effect, Layer, Redacted, String } from "effect"
 import { SqlClient } from "effect/sql"
-import { eventually, hear, node, numbers, quietly } from "./fixtures/nodes.ts"
+import { eventually, gaps, hear, node, numbers, quietly } from "./fixtures/nodes.ts"
 
 const run = (schema: string) => Effect.provideService(Migrations.run, Migrations.SchemaName, schema)
 
@@ -93,6 +93,16 @@ layer(Postgres.layerTestDatabase({ pool: { maxConnections: 2 } }), { excludeTest
             heard.map((message) => (message._tag === "Event" ? message.event.n : message._tag)),
             [0, "Gap", 2]
           )
+          yield* sql.unsafe(`grant insert on pubsub.attachments to "${role}"`)
+          yield* sql.unsafe(`revoke select on pubsub.attachments from "${role}"`)
+          yield* one.broadcast(3, "a".repeat(10_000))
+          yield* one.broadcast(4)
+          yield* eventually("the small one is heard", () => numbers(heard).length === 3)
+          assert.deepStrictEqual(
+            heard.map((message) => (message._tag === "Event" ? message.event.n : message._tag)),
+            [0, "Gap", 2, "Gap", 4]
+          )
+          assert.deepStrictEqual(gaps(heard), ["missed", "missed"])
         })
       )
     )

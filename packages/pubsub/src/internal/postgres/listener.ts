@@ -14,7 +14,7 @@ import type { Metrics } from "../metrics.ts"
 import { live, within } from "./connection.ts"
 import { type Attached, decodeAttached } from "./notification.ts"
 import type { Outbox } from "./outbox.ts"
-import type { Statements } from "./statements.ts"
+import { isRefusal, type Statements } from "./statements.ts"
 
 export interface Options {
   readonly node: string
@@ -104,11 +104,19 @@ export const make = (options: Options) => {
     const found = yield* within(
       fetchMillis,
       scope,
-      Effect.map(statements.fetch(attached)(connection), (body) => ({ body }))
+      Effect.map(statements.fetch(attached)(connection), (body) => ({ body })).pipe(
+        // Another session would be refused as well, and hear nothing meanwhile.
+        Effect.catchIf(isRefusal, (error) =>
+          Effect.as(Effect.logError("The database refuses a large broadcast of another node to this one", error), {
+            body: undefined
+          })
+        )
+      )
     )
     fetching = false
     if (found === undefined) return yield* new Deaf({ problem: `no attachment within ${fetchMillis} ms` })
-    // Removed before this node came to read it: as if the packet was never heard, and its sender were asked what came last.
+    // Removed before this node came to read it, or refused: as if the packet was never heard, and its sender were asked
+    // what came last.
     hear(found.body ?? encodeSign("alive", from, seq))
   })
 

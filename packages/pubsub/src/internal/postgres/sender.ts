@@ -12,7 +12,7 @@ import type { Metrics } from "../metrics.ts"
 import { closeApart, live, within } from "./connection.ts"
 import { decodeAttached } from "./notification.ts"
 import type { Batch, Outbox } from "./outbox.ts"
-import type { Statements } from "./statements.ts"
+import { isRefusal, type Statements } from "./statements.ts"
 
 export interface Options {
   readonly open: Open
@@ -160,15 +160,6 @@ export const make = Effect.fnUntraced(function* (options: Options) {
 
   return { run: live(run), sweep: live(sweep) } satisfies Sender
 })
-
-/** The database has understood what it was asked, and will not do it next time either. */
-const isRefusal = ({ reason: { cause } }: SqlError.SqlError): boolean =>
-  typeof cause === "object"
-  && cause !== null
-  && "code" in cause
-  && typeof cause.code === "string"
-  // Data, rights and names. What is full, busy, starting or stopping may pass.
-  && /^(22|23|42)/.test(cause.code)
 
 /** What is left to try: small messages need less of the database. */
 const withoutAttachments = (batch: Batch): Batch => {

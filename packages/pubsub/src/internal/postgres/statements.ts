@@ -87,3 +87,12 @@ export const make = ({ channel, node, schema, ttlMillis }: Options) => {
 }
 
 export type Statements = ReturnType<typeof make>
+
+/** The database has understood what it was asked, and will not do it next time either. */
+export const isRefusal = ({ reason: { cause } }: SqlError.SqlError): boolean =>
+  typeof cause === "object"
+  && cause !== null
+  && "code" in cause
+  && typeof cause.code === "string"
+  // Data, rights and names. What is full, busy, starting or stopping may pass.
+  && /^(22|23|42)/.test(cause.code)
