@@ -58,8 +58,15 @@ describe("what waits to leave for PostgreSQL", () => {
           events.push(event)
           outbox.add({ topic: "t", event }, n % 7 === 0 ? "you" : undefined)
         }
+        // Addressed to what cannot be a node: that is nobody's, and must not harm what leaves with it.
+        for (const to of ["ü", "x".repeat(20_000)]) outbox.add({ topic: "t", event: "a".repeat(10_000) }, to)
         const batches = all(outbox)
-        const found = batches.flatMap(unpacked)
+        const unpackedAll = batches.flatMap(unpacked)
+        assert.deepStrictEqual(
+          unpackedAll.slice(-2).map(({ to }) => to?.length),
+          [1, 20_000]
+        )
+        const found = unpackedAll.slice(0, -2)
         assert.deepStrictEqual(
           found.map(({ event }) => event),
           events

@@ -50,6 +50,9 @@ const batchBytes = 512 * 1024
 /** The most that a packet adds to its messages: names of fields, the sender, a number. */
 const packetBytes = 160
 
+/** What may be a node. The others need not fetch what is for it; for anything else, only the attachment says for whom. */
+const nodeId = /^[\w-]{1,64}$/
+
 export class Outbox {
   /** How many messages were given up. */
   lost = 0
@@ -126,7 +129,8 @@ export class Outbox {
       if (size + bytes + 1 > maxBytes) seal()
       if (size + bytes + 1 > maxBytes) {
         attachments.push({ body: cluster.packet([text]), seq: cluster.last })
-        notifications.push(encodeAttached({ from: this.options.node, seq: cluster.last, to }))
+        const known = to !== undefined && nodeId.test(to) ? to : undefined
+        notifications.push(encodeAttached({ from: this.options.node, seq: cluster.last, to: known }))
       } else {
         packet.push(text)
         size += bytes + 1
